@@ -1,0 +1,45 @@
+# Verbs: demo · test · check · bets · book · clean. Each sets up what it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test check bets book clean
+help:
+	@echo "make demo   install, rerun a real bet on a real model, build the book"
+	@echo "make test   install, run every test"
+	@echo "make check  lint, types, import contracts, ceilings, the catalogue's integrity"
+	@echo "make bets   run every registered bet's smoke tier"
+	@echo "make book   build the book under build/book"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SharedLLM needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 " )'
+	@echo "Installing into $(VENV) (about 1.5 GB with PyTorch; two minutes on a fast connection) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bets,book,dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/sharedllm bets run b018 --regime 135m
+	@$(MAKE) --no-print-directory book
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/rooms
+	$(BIN)/sharedllm bets check
+
+bets: $(READY)
+	@for bet in $$($(BIN)/sharedllm bets list --ids); do $(BIN)/sharedllm bets run $$bet --regime toy --tier smoke || exit 1; done
+
+book: $(READY)
+	@$(BIN)/sharedllm book
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis

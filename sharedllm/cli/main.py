@@ -1,0 +1,72 @@
+"""``sharedllm``: finds the command group by name and imports only that one.
+
+``--help`` must answer in < 300 ms (DESIGN §3), so the table below holds the help lines and torch, papermill and
+matplotlib stay unimported until a command needs them. A test keeps table and groups equal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+import typer
+
+from sharedllm.errors import SharedLLMError
+
+GROUPS: dict[str, tuple[str, str]] = {
+    "bets": ("sharedllm.cli.bets", "List, register, run, decide and check bets."),
+    "corpus": ("sharedllm.cli.corpus", "Show the texts, users and domains, and fetch them."),
+    "model": ("sharedllm.cli.model", "Fetch, convert, inspect and try models."),
+    "train": ("sharedllm.cli.train", "Train a base model from a recipe."),
+}
+
+
+class LazyGroups(typer.core.TyperGroup):
+    """A click group whose members are imported when they are called, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        module, help_line = GROUPS[cmd_name]
+        if "--help" in sys.argv[1:2] or len(sys.argv) == 1:
+            return click.Command(cmd_name, help=help_line)
+        app: Any = importlib.import_module(module).app
+        command: click.Command = typer.main.get_command(app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=LazyGroups,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="SharedLLM: a community-owned LLM platform, and a catalogue of claims that anyone can rerun.\n\n"
+    "Examples:\n\n"
+    "  sharedllm bets list\n\n"
+    "  sharedllm bets run b018 --regime 135m\n\n"
+    "  sharedllm corpus list",
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Hold the group open for its lazily imported members."""
+
+
+def main() -> None:
+    """Run the command line; a ``SharedLLMError`` becomes its sentence on stderr and its exit code."""
+    try:
+        app()
+    except SharedLLMError as error:
+        print(f"sharedllm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
