@@ -3,7 +3,8 @@
 What must not happen here: training, sampling, or executing anything that was downloaded. Everything written
 here is written atomically, and everything read is checked against a hash or a declared size first.
 
-Bets that rest on this room: all of the ``135m`` regime, through ``load``; each cached fit, through ``cached``.
+Bets that rest on this room: all of the ``135m`` regime, through ``load``; each cached fit, through
+``cached``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every file and folder appears complete or not at all: temporary name, fsync, rename.
 
-Temporary names start with a dot and end in ``.partial``, in the folder of the target (a rename is atomic only
-within one file system).
+Temporary names start with a dot and end in ``.partial``, in the folder of the target (a rename is atomic
+only within one file system).
 
 *Covered*: a full disk, a quota, a file-size limit, an exception in the body, an interrupt, a power cut after
 the return. *Not covered*: ``SIGKILL`` leaves a ``.partial`` behind, which nothing ever reads.
@@ -37,9 +37,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Yield an open binary file that becomes ``path`` when the body succeeds; ``file.name`` is its path so far.
+    """Yield an open binary file that becomes ``path`` when the body succeeds (``file.name`` until then).
 
-    Raises ``WriteFailed`` when the disk refuses; any exception removes the file and leaves ``path`` as it was.
+    Raises ``WriteFailed`` when the disk refuses; any exception removes the file and leaves ``path`` as it
+    was.
     """
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,8 @@ def folder(path: Path) -> Iterator[Path]:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file ``path`` against every other process and thread; wait while another holds it.
 
-    The operating system releases it when the holder dies. Raises ``WriteFailed`` when the file can't be made.
+    The operating system releases it when the holder dies. Raises ``WriteFailed`` when the file can't be
+    made.
     """
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)

