@@ -9,6 +9,8 @@ from __future__ import annotations
 __all__ = [
     "BadAdapter",
     "BadBet",
+    "BadLedger",
+    "BadMixture",
     "BadModelFile",
     "BadPrompt",
     "BadRecipe",
@@ -30,6 +32,14 @@ class SharedLLMError(Exception):
 
 class BadModelFile(SharedLLMError):
     """A model file is truncated, of an unknown type, inconsistent, or holds NaN."""
+
+
+class BadMixture(SharedLLMError):
+    """Log-probabilities or weights cannot be mixed: wrong shape, NaN, or weights that do not sum to one."""
+
+
+class BadLedger(SharedLLMError):
+    """An attribution entry does not add up to its token's joint log-probability, or cannot be made."""
 
 
 class BadPrompt(SharedLLMError):
