@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from sharedllm.corpus.document import SPLITS, Book, Document, Domain, Split, User
 from sharedllm.corpus.domains import BASE_DOMAINS, base_mix, domain, domains
+from sharedllm.corpus.excerpts import Excerpt, excerpts
 from sharedllm.corpus.sources import Source, fetch, source, sources
 from sharedllm.corpus.users import ALWAYS, needs, user, users
 
@@ -21,12 +22,14 @@ __all__ = [
     "Book",
     "Document",
     "Domain",
+    "Excerpt",
     "Source",
     "Split",
     "User",
     "base_mix",
     "domain",
     "domains",
+    "excerpts",
     "fetch",
     "needs",
     "source",
