@@ -1,0 +1,39 @@
+"""The model: one decoder for dense Llama-style weights and for FractalMoE, and what one does with it.
+
+Pure torch and ``tokenizers``: nothing here reads or writes a file, opens a socket or knows where weights come
+from (``store`` does). Numbers go in and come out; whoever calls decides about devices, threads and gradients.
+A model is nothing but spans in a row, so the network can run any of them elsewhere.
+
+Bets that rest on it: all that run a model; first b004 (mixture), b018 (glass box) and b037 (norm-only), whose
+``2L + 1`` gains are ``Transformer.gains``.
+"""
+
+from sharedllm.model.cache import Cache
+from sharedllm.model.config import THIRTY_M_CONFIG, TOY_CONFIG, Config
+from sharedllm.model.generation import Generation, generate
+from sharedllm.model.sampling import Sampling, choose, probabilities
+from sharedllm.model.scoring import Window, log_probs, score, token_nats, windows
+from sharedllm.model.tokenizer import Tokenizer, train_tokenizer
+from sharedllm.model.transformer import Block, Span, Transformer
+
+__all__ = [
+    "THIRTY_M_CONFIG",
+    "TOY_CONFIG",
+    "Block",
+    "Cache",
+    "Config",
+    "Generation",
+    "Sampling",
+    "Span",
+    "Tokenizer",
+    "Transformer",
+    "Window",
+    "choose",
+    "generate",
+    "log_probs",
+    "probabilities",
+    "score",
+    "token_nats",
+    "train_tokenizer",
+    "windows",
+]

@@ -1,0 +1,77 @@
+"""The feed-forward half of a block: one SwiGLU, or one of many chosen per token by a router.
+
+*Covered*: every token is computed by exactly the expert that its router prefers, none is dropped, and the
+router learns (its probability scales the output). *Not covered*: capacity limits, more than one expert per
+token.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharedllm.model.config import Config
+from sharedllm.model.projection import Projection, project
+
+__all__ = ["MixtureOfExperts", "SwiGLU"]
+
+
+class SwiGLU(nn.Module):
+    """``h_BTD → down(silu(gate(h)) · up(h))``. Shazeer, 2002.05202 §2."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gate = Projection(config.width, config.hidden)
+        self.up = Projection(config.width, config.hidden)
+        self.down = Projection(config.hidden, config.width)
+
+    def forward(self, h_BTD: Tensor) -> Tensor:
+        """Apply the gated unit to each position."""
+        down_BTD: Tensor = self.down(F.silu(self.gate(h_BTD)) * self.up(h_BTD))
+        return down_BTD
+
+
+class MixtureOfExperts(nn.Module):
+    """Send each token to the one SwiGLU that a linear router prefers: ``p_e(h) · expert_e(h)``.
+
+    Tokens are sorted by expert, so each expert present computes its group in one product. After a forward
+    in training mode ``balance`` holds Switch's load-balance loss ``E · Σ_e f_e P_e`` (1 when even; ``f`` the
+    share of tokens sent to e, ``P`` its mean probability). Fedus et al., 2101.03961 §2.1–2.2.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        expand = (config.experts, config.hidden, config.width)
+        self.router = Projection(config.width, config.experts)
+        self.gate_EFD = nn.Parameter(torch.empty(expand))
+        self.up_EFD = nn.Parameter(torch.empty(expand))
+        self.down_EDF = nn.Parameter(torch.empty(config.experts, config.width, config.hidden))
+        self.balance: Tensor | None = None
+
+    def forward(self, h_BTD: Tensor) -> Tensor:
+        """Route, compute each expert's group of tokens, put the results back in place."""
+        # One row per token, whatever the batch: M is B · T.
+        h_MD = h_BTD.reshape(-1, h_BTD.shape[-1])
+        p_ME = torch.softmax(self.router(h_MD), dim=-1)
+        p_M, expert_M = p_ME.max(dim=-1)
+        load_E = torch.bincount(expert_M, minlength=p_ME.shape[-1])
+        if self.training:
+            self.balance = p_ME.shape[-1] * torch.dot(load_E / max(len(h_MD), 1), p_ME.mean(dim=0))
+        order_M = torch.argsort(expert_M, stable=True)
+        groups = torch.split(h_MD[order_M], load_E.tolist())
+        # unbind, not indexing: its gradient is one stack instead of E tensors of zeros
+        experts = zip(
+            groups, self.gate_EFD.unbind(), self.up_EFD.unbind(), self.down_EDF.unbind(), strict=True
+        )
+        out_MD = torch.cat(
+            [
+                project(F.silu(project(group, gate)) * project(group, up), down)
+                for group, gate, up, down in experts
+                if len(group)
+            ]
+        )
+        back_M = torch.empty_like(order_M).index_copy_(
+            0, order_M, torch.arange(len(order_M), device=order_M.device)
+        )
+        return (out_MD[back_M] * p_M[:, None]).view_as(h_BTD)
