@@ -91,6 +91,16 @@ class Tokenizer:
                 f"A tokenizer file does not have the expected form ({error}); fetch the model again."
             ) from error
 
+    def id_of(self, token: str) -> int | None:
+        """Look up the id of exactly this token; None if the vocabulary has no such token."""
+        found: int | None = self._plain.token_to_id(token)
+        return found
+
+    def begins_with(self) -> int | None:
+        """Say which token ``tokenizer.json``'s own post-processor puts before every text; None if none."""
+        ids: list[int] = self._plain.encode("", add_special_tokens=True).ids
+        return ids[0] if ids else None
+
     @functools.cached_property
     def _special(self) -> tokenizers.Tokenizer:
         return _parse(self._json)

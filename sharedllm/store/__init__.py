@@ -9,7 +9,42 @@ Bets that rest on this room: all of the ``135m`` regime, through ``load``; each 
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sharedllm.store.blobs import Blobs
 from sharedllm.store.cache import cached, canonical_json, home, sha256_of
 from sharedllm.store.packages import Progress
 
-__all__ = ["Progress", "cached", "canonical_json", "home", "sha256_of"]
+if TYPE_CHECKING:
+    from sharedllm.store.conversion import Loaded
+    from sharedllm.store.manifest import Manifest
+    from sharedllm.store.zoo import Known, export, load, names, resolve, save, verify
+
+__all__ = [
+    "Blobs",
+    "Known",
+    "Loaded",
+    "Manifest",
+    "Progress",
+    "cached",
+    "canonical_json",
+    "export",
+    "home",
+    "load",
+    "names",
+    "resolve",
+    "save",
+    "sha256_of",
+    "verify",
+]
+
+# torch takes a second to import, and whoever only hashes, caches or fetches needs none of it
+_WITH_TORCH = {"Loaded": "conversion", "Manifest": "manifest"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the modules that need torch when one of their names is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WITH_TORCH.get(name, 'zoo')}"), name)

@@ -10,6 +10,7 @@ the return. *Not covered*: ``SIGKILL`` leaves a ``.partial`` behind, which nothi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import os
@@ -21,7 +22,7 @@ from typing import BinaryIO
 
 from sharedllm.errors import WriteFailed
 
-__all__ = ["folder", "locked", "write_bytes", "writing"]
+__all__ = ["Unnamed", "folder", "locked", "naming", "write_bytes", "writing"]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -42,20 +43,38 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises ``WriteFailed`` when the disk refuses; any exception removes the file and leaves ``path`` as it
     was.
     """
-    with _refusals(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    with naming(path.parent) as new:
+        new.path = path
+        yield new.file
+
+
+@dataclasses.dataclass
+class Unnamed:
+    """A file that is being written; it becomes ``path``, or vanishes if that stays None."""
+
+    file: BinaryIO
+    path: Path | None = None
+
+
+@contextlib.contextmanager
+def naming(parent: Path) -> Iterator[Unnamed]:
+    """As ``writing``, for content whose name follows from what was written: the body sets ``path``."""
+    with _refusals(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=parent)
     temporary = Path(name)
     try:
-        with _refusals(path, _DISK):
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                # mkstemp makes 0600; another user of the machine may read what is published
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+        with _refusals(parent, _DISK), os.fdopen(handle, "wb") as file:
+            new = Unnamed(file)
+            yield new
+            file.flush()
+            # mkstemp makes 0600; another user of the machine may read what is published
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        if new.path is not None:
+            with _refusals(new.path):
+                temporary.replace(new.path)
+                _sync(new.path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,10 +94,10 @@ def folder(path: Path) -> Iterator[Path]:
         with _refusals(path, _DISK):
             yield temporary
             for name in sorted(temporary.rglob("*")):
-                _sync_folder(name)
-            _sync_folder(temporary)
+                _sync(name)
+            _sync(temporary)
             temporary.replace(path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -114,7 +133,7 @@ def _refusals(path: Path, codes: set[int] | None = None) -> Iterator[None]:
         ) from error
 
 
-def _sync_folder(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

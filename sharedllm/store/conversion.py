@@ -1,0 +1,150 @@
+"""Between a foreign model and a live one: ``keep`` checks and stores its tensors, ``opened`` maps them.
+
+Weights become safetensors in the blob store, under their hash, and every tensor is checked on the way: its
+name, its shape, and that all its numbers are finite. ``opened`` copies, dequantises and hashes nothing.
+
+*Covered*: blobs that are missing or cut short, tensors that don't fit the configuration. *Not covered*: bits
+that flip in a blob at rest; ``zoo.verify`` reads them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from sharedllm.errors import BadModelFile
+from sharedllm.model.config import Config
+from sharedllm.model.tokenizer import Tokenizer
+from sharedllm.model.transformer import Transformer
+from sharedllm.store import safetensors
+from sharedllm.store.blobs import Blobs, Sink
+from sharedllm.store.manifest import Manifest, Source
+from sharedllm.store.packages import Progress
+
+__all__ = ["Loaded", "is_whole", "keep", "opened", "refuse_nan"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A live model in evaluation mode, its tokenizer, and the manifest that says what it is."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    manifest: Manifest
+
+
+def keep(name: str, source: Source, dtype: torch.dtype, progress: Progress | None = None) -> Manifest:
+    """Store the tensors of ``source`` as ``dtype``, and its tokenizer; return the manifest.
+
+    One tensor is in memory at a time. Raises ``BadModelFile`` or ``WriteFailed``, leaving nothing.
+    """
+    shapes = {key: shape for key, (shape, _) in source.tensors.items()}
+    _empty(source.config, shapes, name)
+    if source.tokenizer.vocab_size > source.config.vocab_size:
+        raise BadModelFile(
+            f"{name} has a tokenizer of {source.tokenizer.vocab_size} tokens, but embeddings for "
+            f"{source.config.vocab_size}; its files don't belong together."
+        )
+    total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
+
+    def tensors() -> Iterator[torch.Tensor]:
+        done = 0
+        for key, (_, read) in source.tensors.items():
+            tensor = read().to(dtype)
+            refuse_nan(key, tensor, name)
+            yield tensor
+            done += tensor.numel() * dtype.itemsize
+            if progress is not None:
+                progress(f"Converting {name}", done, total)
+
+    def write(sink: Sink) -> None:
+        safetensors.write(sink, {key: (dtype, shape) for key, shape in shapes.items()}, tensors())
+
+    blobs = Blobs()
+    weights, tokenizer = blobs.put(write), blobs.put_bytes(source.tokenizer.to_bytes())
+    hashes = {"weights": weights, "tokenizer": tokenizer}
+    return Manifest(
+        name=name,
+        config=source.config,
+        tokenizer_sha256=tokenizer,
+        weights_sha256=weights,
+        sizes={kind: blobs.path(sha256).stat().st_size for kind, sha256 in hashes.items()},
+        dtype=str(dtype).removeprefix("torch."),
+        licence=source.licence,
+        provenance=source.provenance,
+    )
+
+
+def is_whole(manifest: Manifest) -> bool:
+    """Say whether both blobs are in the store, with the sizes that the manifest states."""
+    return not _faults(manifest)
+
+
+def opened(manifest: Manifest) -> Loaded:
+    """Make the model live, in fp32: built without memory of its own, then given the mapped tensors.
+
+    Raises ``BadModelFile`` if a blob is missing, cut short, or not what the manifest says.
+    """
+    faults = _faults(manifest)
+    if faults:
+        raise BadModelFile(f"{manifest.name} can't be loaded: {faults[0]} Fetch or train the model again.")
+    blobs = Blobs()
+    tensors = safetensors.read_tensors(blobs.path(manifest.weights_sha256))
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    model = _empty(manifest.config, shapes, manifest.name)
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    tokenizer = Tokenizer.from_bytes(blobs.path(manifest.tokenizer_sha256).read_bytes())
+    return Loaded(model.eval(), tokenizer, manifest)
+
+
+def refuse_nan(name: str, tensor: torch.Tensor, where: str) -> None:
+    """Raise ``BadModelFile`` if ``tensor`` holds NaN or infinity."""
+    if not bool(tensor.isfinite().all()):
+        raise BadModelFile(
+            f"Tensor {name} of {where} holds NaN or infinity as {tensor.dtype}; the model is damaged. "
+            "Download or train it again."
+        )
+
+
+def _faults(manifest: Manifest) -> list[str]:
+    faults = []
+    for kind, sha256 in (("weights", manifest.weights_sha256), ("tokenizer", manifest.tokenizer_sha256)):
+        path, expected = Blobs().path(sha256), manifest.sizes[kind]
+        if not path.is_file():
+            faults.append(f"the blob of its {kind}, {path}, is missing.")
+        elif path.stat().st_size != expected:
+            faults.append(f"the blob of its {kind}, {path}, has {path.stat().st_size} bytes, not {expected}.")
+    return faults
+
+
+def _empty(config: Config, shapes: Mapping[str, tuple[int, ...]], where: str) -> Transformer:
+    """Build the model without memory, once the tensors are known to be those that it has places for."""
+    if config.layers > len(shapes):
+        raise BadModelFile(
+            f"{where} announces {config.layers} layers, but holds only {len(shapes)} tensors. "
+            "Download or train the model again."
+        )
+    with torch.device("meta"):
+        model = Transformer(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing, spare = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
+    if missing or spare:
+        raise BadModelFile(
+            f"{where} does not hold the tensors of its configuration: missing {_few(missing)}; "
+            f"unexpected {_few(spare)}. Download or train the model again."
+        )
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise BadModelFile(
+                f"Tensor {name} of {where} has the shape {shapes[name]}, but its configuration says "
+                f"{shape}. Download or train the model again."
+            )
+    return model
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (", ".join(names[:3]) or "none") + more
