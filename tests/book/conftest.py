@@ -1,0 +1,257 @@
+"""A made-up catalogue with every verdict in it, and the book built from it once per session.
+
+It suffices because the book reads nothing but ``bet.toml``, results, ledger and notices, and these are written
+through the same dataclasses that real runs use.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sharedllm.bets.criteria import judge
+from sharedllm.bets.ledger import Ledger
+from sharedllm.bets.registration import Catalogue, load_bet
+from sharedllm.bets.result import Result, parse_result, write_result
+from sharedllm.store import sha256_of
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMIT = "c0ffee" + "0" * 34
+
+BET_TOML = """
+[registration]
+claim = {claim}
+limit_s = 600
+
+[registration.parameters.seeds]
+type = "list[int]"
+unit = "seeds"
+value = [0, 1, 2]
+about = "Seeds of everything."
+
+[registration.regimes.toy]
+[registration.regimes.135m]
+
+[[registration.controls]]
+name = "noise_floor"
+expression = "own_minus_random_nats > 0"
+unit = "nats"
+about = "Random tokens must not give the same gain."
+
+[[registration.criteria]]
+level = "strict"
+name = "close_to_the_rival"
+expression = "ratio <= 1.1"
+unit = "×"
+about = "Loss over the rival's loss."
+
+[[registration.criteria]]
+level = "strict"
+name = "worth_betting_on"
+expression = "e_value >= 20"
+unit = ""
+about = "Wealth against no difference."
+
+[[registration.criteria]]
+level = "lenient"
+name = "not_much_above_it"
+expression = "ratio <= 1.3"
+unit = "×"
+about = "The same with room."
+
+[[registration.criteria]]
+level = "catastrophic"
+name = "harmful"
+expression = "ratio > 2"
+unit = "×"
+about = "Twice the loss."
+
+[editorial]
+id = "{id}"
+title = {title}
+chapter = "{chapter}"
+summary = "Measures one made-up ratio with `three` seeds."
+seed_claim = "The ratio is 1.0, always."
+wording = "A ratio without an interval is no measurement."
+not_covered = "Everything outside this made-up example."
+
+[editorial.links]
+rooms = ["combiner"]
+bets = ["b004"]
+sources = ["RFC 6962"]
+"""
+
+SERIES: list[dict[str, Any]] = [
+    {
+        "name": "loss by method",
+        "kind": "interval",
+        "title": "Held-out loss by method",
+        "takeaway": "Gains alone come closest to the rival; the unigram bias does nothing.",
+        "alt": "Four rows with intervals: gains −0.15, low-rank −0.12, full −0.10, unigram bias −0.01 nats.",
+        "x": ["norm gains", "LoRA, rank 4", "full fine-tuning", "sparse unigram bias on 1,000 words"],
+        "y": [-0.15, -0.12, -0.1, -0.008],
+        "low": [-0.17, -0.15, -0.14, -0.02],
+        "high": [-0.13, -0.09, -0.06, 0.004],
+        "x_label": "method",
+        "y_label": "change of loss (nats per token)",
+    },
+    {
+        "name": "sweep",
+        "kind": "line",
+        "title": "Loss against learning rate",
+        "takeaway": "Every method has its best rate inside the grid.",
+        "alt": "Three curves, each with its minimum at another learning rate.",
+        "x": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+        "y": {
+            "norm gains": [3.68, 3.67, 3.665, 3.62, 3.57, 3.541, 3.6],
+            "LoRA, rank 4": [3.67, 3.65, 3.62, 3.58, 3.56, 3.61, None],
+            "full fine-tuning": [3.6, 3.58, 3.63, 3.8, None, None, None],
+        },
+        "low": None,
+        "high": None,
+        "x_label": "learning rate",
+        "y_label": "loss (nats per token)",
+    },
+    {
+        "name": "tokens",
+        "kind": "bar",
+        "title": "Tokens below the worst specialist",
+        "takeaway": "The mixture never falls below it; the product mostly does.",
+        "alt": "Bars: mixture 0, geometric mean 0, product 337, raw sum 400 of 400 tokens.",
+        "x": ["mixture", "geometric mean", "product", "raw sum"],
+        "y": [0, 0, 337, 400],
+        "low": None,
+        "high": None,
+        "x_label": "combiner",
+        "y_label": "tokens",
+    },
+    {
+        "name": "by document",
+        "kind": "points",
+        "title": "Ratio per document",
+        "takeaway": "The long documents agree; the short ones scatter.",
+        "alt": "Points of two authors scatter around 1.05 and narrow with length.",
+        "x": [400, 700, 1200, 2400, 5000, 9000],
+        "y": {"milton": [1.2, 0.9, 1.1, 1.02, 1.06, 1.05], "sajip": [0.8, 1.15, 0.98, 1.08, 1.03, 1.05]},
+        "low": None,
+        "high": None,
+        "x_label": "document (tokens)",
+        "y_label": "ratio",
+    },
+]
+
+METRICS = {
+    "STRICT PASS": {"ratio": 1.084, "e_value": 41.7, "own_minus_random_nats": 0.12},
+    "LENIENT PASS": {"ratio": 1.21, "e_value": 3.2, "own_minus_random_nats": 0.12},
+    "FAIL": {"ratio": 1.6, "e_value": 0.4, "own_minus_random_nats": 0.12},
+    "CATASTROPHIC": {"ratio": 520.0, "e_value": 0.0001, "own_minus_random_nats": 0.12},
+    "VOID": {"ratio": 1.084, "e_value": 41.7, "own_minus_random_nats": -0.01},
+}
+
+BETS = (
+    ("b004", "mixture-combiner", "foundations", "Mixing specialists has a floor", ("STRICT PASS", "LENIENT PASS")),
+    ("b018", "glass-box", "transparency", "A token’s ledger closes", ("STRICT PASS", "STRICT PASS")),
+    ("b037", "norm-only", "adapters", "Norm gains against full fine-tuning", ("FAIL", None)),
+    ("b038", "expert-collapse", "wire", "Sixteen experts become one", ("CATASTROPHIC", None)),
+    ("b061", "matrix", "adapters", "Own adapter, own text", ("VOID", "FAIL")),
+)
+
+
+def write_bet(catalogue: Path, id: str, slug: str, chapter: str, title: str, claim: str) -> Path:
+    """Write one bet folder with an empty notebook."""
+    folder = catalogue / chapter / f"{id}-{slug}"
+    (folder / "results").mkdir(parents=True)
+    quoted = {"claim": json.dumps(claim), "title": json.dumps(title)}
+    (folder / "bet.toml").write_text(BET_TOML.format(id=id, chapter=chapter, **quoted), encoding="utf-8")
+    notebook = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "bet.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    return folder
+
+
+def made_up_result(folder: Path, regime: str, metrics: dict[str, float], **changes: Any) -> Result:
+    """Judge made-up metrics and wrap them in a complete result."""
+    bet = load_bet(folder)
+    judgement = judge(bet.registration, metrics)
+    rules = {
+        key: [vars(o) | {"per_seed": {}} for o in getattr(judgement, key)] for key in ("controls", "criteria")
+    }
+    document = {
+        "schema": "sharedllm/result-1",
+        "bet": bet.id,
+        "regime": regime,
+        "tier": "full",
+        "fate": "canonical",
+        "verdict": str(judgement.verdict),
+        "registration_sha256": bet.registration.sha256,
+        "ledger_line": 1,
+        "deviations": [],
+        "code": {
+            "commit": COMMIT,
+            "dirty": False,
+            "package_sha256": "a" * 64,
+            "notebook_sha256": "b" * 64,
+            "executed_sha256": "c" * 64,
+        },
+        "environment": {"lock_sha256": "d" * 64, "python": "3.11.9", "torch": "2.13.0", "os": "Linux 6.1"},
+        "hardware": {"cpu": "a made-up CPU", "cores": 2, "memory_bytes": 24 << 30, "accelerator": None},
+        "parameters": dict(bet.registration.plan(regime).parameters),
+        "timing": {
+            "started_utc": "2030-01-31T12:00:00Z",
+            "wall_s": 754.2,
+            "limit_s": 600.0,
+            "peak_rss_bytes": 3 << 29,
+            "cells_s": [1.0],
+            "checkpoints_computed": 3,
+            "checkpoints_reused": 0,
+        },
+        "metrics": dict(metrics),
+        "per_seed": {"ratio": [1.08, 1.09, 1.082]},
+        **rules,
+        "series": SERIES,
+        "notes": ["Three seeds, one made-up machine."],
+    }
+    return parse_result(document | changes)
+
+
+def write_catalogue(root: Path) -> Catalogue:
+    """Write a checkout with book/ and a catalogue of five bets that show every verdict."""
+    shutil.copytree(ROOT / "book", root / "book")
+    catalogue = Catalogue(root / "catalogue")
+    (catalogue.root / "schema").mkdir(parents=True)
+    shutil.copyfile(ROOT / "catalogue" / "seed.toml", catalogue.root / "seed.toml")
+    ledger = Ledger(catalogue.ledger)
+    for id, slug, chapter, title, verdicts in BETS:
+        folder = write_bet(catalogue.root, id, slug, chapter, title, f"The made-up claim of {id} holds.")
+        sha256 = load_bet(folder).registration.sha256
+        ledger.append("registered", id, sha256, COMMIT)
+        for regime, verdict in zip(("toy", "135m"), verdicts, strict=True):
+            if verdict is None:
+                continue
+            result = made_up_result(folder, regime, METRICS[verdict])
+            write_result(folder / "results" / f"{regime}.json", result)
+            (folder / "results" / f"{regime}.ipynb").write_bytes((folder / "bet.ipynb").read_bytes())
+            file_sha256 = sha256_of((folder / "results" / f"{regime}.json").read_bytes())
+            more = {"regime": regime, "verdict": verdict, "result_sha256": file_sha256}
+            ledger.append("decided", id, sha256, COMMIT, **more)
+    sha256 = load_bet(catalogue.root / "transparency" / "b018-glass-box").registration.sha256
+    ledger.append("retracted", "b018", sha256, COMMIT, regime="toy", reason="scope-overstated", by="b062")
+    notice = catalogue.root / "transparency" / "b018-glass-box" / "NOTICE.md"
+    notice.write_text("Retracted in the regime toy: the numbers stand, the words claimed more.\n", encoding="utf-8")
+    return catalogue
+
+
+@pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """The made-up checkout, written once."""
+    return write_catalogue(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="session")
+def making() -> SimpleNamespace:
+    """The writers above, for tests that need a catalogue of their own."""
+    return SimpleNamespace(bet=write_bet, result=made_up_result, catalogue=write_catalogue, metrics=METRICS)
