@@ -177,9 +177,10 @@ def _checked(tokens: list[int], row: int, model: Transformer) -> list[int]:
             f"Prompt {row + 1} has {len(tokens):,} tokens, but this model's context is {config.context:,}; "
             f"shorten it by at least {len(tokens) - config.context:,} tokens."
         )
-    if min(tokens) < 0 or max(tokens) >= config.vocab_size:
+    outside = [token for token in tokens if not 0 <= token < config.vocab_size]
+    if outside:
         raise BadPrompt(
-            f"Prompt {row + 1} holds token {max(tokens, key=abs)}, but this model's vocabulary has "
+            f"Prompt {row + 1} holds token {outside[0]}, but this model's vocabulary has "
             f"{config.vocab_size:,} tokens; encode it with this model's own tokenizer."
         )
     return tokens

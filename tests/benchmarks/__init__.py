@@ -1,0 +1,1 @@
+"""Measurements against code that nobody here wrote. They print figures; they pass or fail nothing."""
