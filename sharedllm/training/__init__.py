@@ -1,0 +1,62 @@
+"""Training: from text to a base, from a base to specialists; every run repeats and resumes exactly.
+
+What must not happen here: reading a validation or test split to train on, networking, any choice by the test
+split. Adapters may use `optimizer` and nothing else of this room.
+
+Bets that rest on this room: b004 and b018 (their specialists), the toy regime of b037 (its base), b044, b050
+and b062.
+"""
+
+from __future__ import annotations
+
+from sharedllm.training.base import (
+    BASES,
+    Prepared,
+    base,
+    budget_for,
+    domain_losses,
+    keep,
+    prepare,
+    train_base,
+)
+from sharedllm.training.data import Streams, encode
+from sharedllm.training.evaluate import DocumentLoss, beginning, held_out, overall
+from sharedllm.training.loop import OnStep, Report, Step, train
+from sharedllm.training.optimizer import Muon, adamw, hidden_matrices, newton_schulz
+from sharedllm.training.progress import live
+from sharedllm.training.recipe import SPECIALIST, THIRTY_M, TOY, Recipe
+from sharedllm.training.schedule import factor
+from sharedllm.training.specialist import load_specialist, specialist
+
+__all__ = [
+    "BASES",
+    "SPECIALIST",
+    "THIRTY_M",
+    "TOY",
+    "DocumentLoss",
+    "Muon",
+    "OnStep",
+    "Prepared",
+    "Recipe",
+    "Report",
+    "Step",
+    "Streams",
+    "adamw",
+    "base",
+    "beginning",
+    "budget_for",
+    "domain_losses",
+    "encode",
+    "factor",
+    "held_out",
+    "hidden_matrices",
+    "keep",
+    "live",
+    "load_specialist",
+    "newton_schulz",
+    "overall",
+    "prepare",
+    "specialist",
+    "train",
+    "train_base",
+]

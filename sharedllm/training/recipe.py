@@ -1,0 +1,106 @@
+"""Recipes: everything that decides what a training run computes, in one frozen value that is recorded with
+it.
+
+`TOY` was tuned on the validation splits only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sharedllm.errors import BadRecipe
+
+__all__ = ["SPECIALIST", "THIRTY_M", "TOY", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run: optimiser, schedule, batch and budget; equal recipe, seed, text and machine give
+    equal bits.
+
+    ``lr`` is Muon's for hidden matrices, or AdamW's when it trains everything; ``adamw_lr`` is for what Muon
+    leaves (embeddings, norms, router). ``batch`` rows of ``window`` tokens make a step; ``tokens`` is the
+    budget. ``warmup`` and ``decay`` are shares of it; ``clip`` bounds the gradient's norm; ``balance`` weighs
+    the load-balance loss. Raises ``BadRecipe`` for values that can't run.
+    """
+
+    name: str
+    optimizer: Literal["muon", "adamw"]
+    lr: float
+    adamw_lr: float
+    weight_decay: float
+    warmup: float
+    decay: float
+    clip: float
+    balance: float
+    batch: int
+    window: int
+    tokens: int
+    checkpoint_steps: int
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("muon", "adamw"):
+            raise BadRecipe(f"A recipe's optimizer is muon or adamw, not {self.optimizer!r}.")
+        if min(self.batch, self.window, self.checkpoint_steps) < 1 or self.tokens < self.tokens_per_step:
+            raise BadRecipe(
+                f"Recipe {self.name!r} has {self.tokens} tokens for steps of {self.batch} × {self.window}; "
+                "give it at least one step."
+            )
+        if min(self.lr, self.adamw_lr, self.clip) <= 0 or min(self.weight_decay, self.balance) < 0:
+            raise BadRecipe(
+                f"The recipe {self.name!r} has a learning rate, clip or weight that is not positive."
+            )
+        if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
+            raise BadRecipe(
+                f"The recipe {self.name!r} warms up for {self.warmup} and decays for {self.decay} of its run."
+            )
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch * self.window
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.tokens_per_step
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+TOY = Recipe(
+    name="toy",
+    optimizer="muon",
+    lr=0.02,
+    adamw_lr=3e-3,
+    weight_decay=0.0,
+    warmup=0.02,
+    decay=0.6,
+    clip=1.0,
+    balance=0.01,
+    batch=16,
+    window=256,
+    tokens=1_000_000,
+    checkpoint_steps=50,
+)
+
+# The seed's FractalMoE. The budget is what `--hours` or `--tokens` says; 600 M tokens are 20 per parameter.
+THIRTY_M = Recipe(
+    name="30m",
+    optimizer="muon",
+    lr=0.02,
+    adamw_lr=3e-3,
+    weight_decay=0.01,
+    warmup=0.02,
+    decay=0.4,
+    clip=1.0,
+    balance=0.01,
+    batch=64,
+    window=512,
+    tokens=600_000_000,
+    checkpoint_steps=100,
+)
+
+# From the toy base on one domain; about a minute on two cores
+SPECIALIST = dataclasses.replace(TOY, name="specialist", lr=0.01, adamw_lr=1e-3, tokens=200_000, decay=0.8)
