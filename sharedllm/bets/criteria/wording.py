@@ -60,7 +60,7 @@ def quantity(value: Any, unit: str = "", digits: int = _DIGITS) -> str:
         value = list(value.values())
     if isinstance(value, list):
         return _several(value, unit, digits)
-    if not unit:
+    if unit in ("", "1"):
         return _number(value, digits)
     return _number(value, digits) + (unit if unit[0] in _TIGHT else f" {unit}")
 

@@ -15,6 +15,7 @@ from sharedllm.bets.ledger.chain import (
     Standing,
     registered,
     standing,
+    verdict,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Standing",
     "registered",
     "standing",
+    "verdict",
 ]

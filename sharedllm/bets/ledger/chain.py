@@ -14,11 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sharedllm.bets.criteria import VERDICTS
+from sharedllm.bets.criteria import VERDICTS, Verdict
 from sharedllm.errors import BadBet, CatalogueTampered
 from sharedllm.store import atomic, canonical_json, home, sha256_of
 
-__all__ = ["EVENTS", "REASONS", "REASONS_VERSION", "Event", "Ledger", "Standing", "registered", "standing"]
+__all__ = [
+    "EVENTS",
+    "REASONS",
+    "REASONS_VERSION",
+    "Event",
+    "Ledger",
+    "Standing",
+    "registered",
+    "standing",
+    "verdict",
+]
 
 EVENTS = ("registered", "decided", "replicated", "corrected", "superseded", "retracted")
 DECIDING = ("decided", "replicated", "corrected")  # those that bring a result
@@ -195,3 +205,18 @@ def standing(events: Iterable[Event], bet: str, regime: str) -> Standing:
     """Say where ``bet`` stands in ``regime``: its latest event there, and *unregistered* before the first."""
     mine = [e for e in events if e.bet == bet and e.regime in (None, regime)]
     return Standing(mine[-1].event, mine[-1]) if mine else Standing("unregistered")
+
+
+def verdict(events: Iterable[Event], bet: str, regime: str) -> Verdict:
+    """Return what decided ``bet`` in ``regime`` under the registration in force; UNRUN before that.
+
+    A later run that did not replicate it changes the standing, not the verdict. Which hash ``bet.toml`` has
+    now is not asked here; ``check`` refuses one that differs.
+    """
+    found = Verdict.UNRUN
+    for event in events:
+        if event.bet == bet and event.event == "registered":
+            found = Verdict.UNRUN
+        elif (event.bet, event.regime, event.event) == (bet, regime, "decided"):
+            found = Verdict(event.verdict or "UNRUN")
+    return found

@@ -145,6 +145,7 @@ class Editorial:
     summary: str
     seed_claim: str = ""
     wording: str = ""
+    not_covered: str = ""
     rooms: tuple[str, ...] = ()
     bets: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

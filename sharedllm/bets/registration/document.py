@@ -31,6 +31,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _REGIME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,31}")
 _ID = re.compile(r"b[0-9]{3}")
 _MAX_BYTES = 1 << 20
+_MAX_RULE_NAME = 60
 
 
 def load_bet(folder: Path) -> Bet:
@@ -162,8 +163,8 @@ def _rules(table: Mapping[str, Any], key: str) -> list[Any]:
 def _rule(given: Any, where: str) -> Control:
     row = named_keys(given, where, ("name", "expression", "unit", "about"))
     name, expression = _text(row, "name", where), _text(row, "expression", where)
-    if not _NAME.fullmatch(name):
-        raise BadBet(f"{where}: {name!r} can't name a rule; use lower_case.")
+    if not name.strip() or not name.isprintable() or len(name) > _MAX_RULE_NAME:
+        raise BadBet(f"{where}: a rule's name is a few words on one line, not {name[:80]!r}.")
     rule = Control(name, expression, _text(row, "unit", where), _text(row, "about", where))
     try:
         rule.rule  # noqa: B018  parsed here, so that a bad expression is refused on reading
@@ -192,14 +193,16 @@ def _levels(criteria: tuple[Criterion, ...]) -> None:
 def _editorial(given: Any) -> Editorial:
     lists = ("rooms", "bets", "sources")
     texts = ("id", "title", "chapter", "summary")
-    row = named_keys(given, "[editorial]", texts, ("seed_claim", "wording", *lists))
-    words = {key: _text(row, key, "[editorial]") for key in (*texts, "seed_claim", "wording") if key in row}
-    links = {key: tuple(fits(row[key], "list[str]", f"{key} in [editorial]")) for key in lists if key in row}
+    optional = ("seed_claim", "wording", "not_covered")
+    row = named_keys(given, "[editorial]", texts, (*optional, "links"))
+    links = named_keys(row.get("links", {}), "[editorial.links]", (), lists)
+    words = {key: _text(row, key, "[editorial]") for key in (*texts, *optional) if key in row}
     if not _ID.fullmatch(words["id"]):
         raise BadBet(f"id must look like 'b018', not {words['id']!r}.")
     if not _NAME.fullmatch(words["chapter"]):
         raise BadBet(f"chapter must be one lower-case word, not {words['chapter']!r}.")
-    return Editorial(**words, **links)  # type: ignore[arg-type]
+    linked = {key: tuple(fits(value, "list[str]", f"{key} in links")) for key, value in links.items()}
+    return Editorial(**words, **linked)  # type: ignore[arg-type]
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
