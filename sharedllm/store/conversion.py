@@ -12,8 +12,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sharedllm.errors import BadModelFile
 from sharedllm.model.config import Config
@@ -127,7 +129,7 @@ def _empty(config: Config, shapes: Mapping[str, tuple[int, ...]], where: str) ->
             f"{where} announces {config.layers} layers, but holds only {len(shapes)} tensors. "
             "Download or train the model again."
         )
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = Transformer(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing, spare = sorted(expected.keys() - shapes.keys()), sorted(shapes.keys() - expected.keys())
@@ -143,6 +145,15 @@ def _empty(config: Config, shapes: Mapping[str, tuple[int, ...]], where: str) ->
                 f"{shape}. Download or train the model again."
             )
     return model
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draw no initial weights, since they are replaced: on meta tensors that costs 0.9 s of imports."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
 def _few(names: list[str]) -> str:

@@ -171,6 +171,8 @@ def _index_download(name: str, arrived: Path, report: Callable[[int, int | None]
                 while chunk := answer.read(_CHUNK_BYTES):
                     file.write(chunk)
                     report(file.tell(), total)
+                if total is not None and file.tell() < total:
+                    raise ConnectionError(f"the connection ended after {file.tell()} of {total} bytes")
             return
         except OSError as error:  # URLError, timeouts and broken connections are all OSErrors
             reasons.append(str(error))

@@ -1,0 +1,129 @@
+"""``sharedllm model``: which models there are, what one is made of, whether it is whole, and what it says."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sharedllm.cli.progress import showing
+
+Name = Annotated[str, typer.Argument(help="A known name, such as smollm2-135m.")]
+NameOrPath = Annotated[
+    str, typer.Argument(help="A known name, a GGUF file, a model folder, or a Hugging Face repository.")
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Fetch, convert, inspect and try models.\n\n"
+    "Examples:\n\n"
+    "  sharedllm model list\n\n"
+    "  sharedllm model fetch smollm2-135m\n\n"
+    '  sharedllm model generate smollm2-135m --chat "Name three rivers."',
+)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the models that are known by name, where they come from, and whether they are here.
+
+    Example: sharedllm model list
+    """
+    from sharedllm import store
+
+    known = store.names()
+    width = max(len(model.name) for model in known)
+    for model in known:
+        typer.echo(f"{model.name:<{width}}  {'here' if model.present else 'not here':<8}  {model.origin}")
+
+
+@app.command()
+def fetch(name: NameOrPath) -> None:
+    """Fetch a model and convert it into the store; later loads map it and work offline.
+
+    Example: sharedllm model fetch smollm2-135m
+    """
+    from sharedllm import store
+
+    with showing() as progress:
+        manifest = store.resolve(name, progress=progress)
+    typer.echo(f"{manifest.name} is in {store.home()}: {manifest.sizes['weights']:,} bytes of weights.")
+
+
+@app.command()
+def show(name: NameOrPath) -> None:
+    """Show a model's shape, parameters, bytes, hashes, licence and provenance (fetching it if need be).
+
+    Example: sharedllm model show smollm2-135m
+    """
+    from sharedllm import store
+
+    with showing() as progress:
+        loaded = store.load(name, progress=progress)
+    manifest = loaded.manifest
+    sizes = manifest.sizes
+    facts = {
+        "name": manifest.name,
+        "manifest sha256": manifest.sha256,
+        "licence": manifest.licence,
+        "parameters": f"{sum(weight.numel() for weight in loaded.model.parameters()):,}",
+        "weights": f"{sizes['weights']:,} bytes as {manifest.dtype}, sha256 {manifest.weights_sha256}",
+        "tokenizer": f"{loaded.tokenizer.vocab_size:,} tokens, sha256 {manifest.tokenizer_sha256}",
+        "chat template": "yes" if loaded.tokenizer.chat_template else "no",
+    }
+    facts |= {f"config.{key}": str(value) for key, value in manifest.config.to_dict().items()}
+    facts |= {f"provenance.{key}": str(value) for key, value in manifest.provenance.items()}
+    for key, value in facts.items():
+        typer.echo(f"{key:<22} {value}")
+
+
+@app.command()
+def generate(
+    name: NameOrPath,
+    prompt: Annotated[str, typer.Argument(help="The text to continue, or to answer with --chat.")],
+    chat: Annotated[bool, typer.Option("--chat", help="Answer as the model's chat template says.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Write no more tokens than this.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0 keeps all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this mass.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same text.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+) -> None:
+    """Write what the model says after a prompt, as it comes, to standard output.
+
+    Example: sharedllm model generate smollm2-135m "The capital of France is" --max-tokens 8
+    """
+    from sharedllm import model, store
+
+    sampling = model.Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+    )
+    with showing() as progress:
+        loaded = store.load(name, progress=progress)
+
+    def write(row: int, token: int, piece: str) -> None:
+        typer.echo(piece, nl=False)
+
+    tokenizer = loaded.tokenizer
+    question = tokenizer.chat_tokens([{"role": "user", "content": prompt}]) if chat else prompt
+    model.generate(loaded.model, tokenizer, [question], sampling, write)
+    typer.echo()
+
+
+@app.command()
+def verify(name: Name) -> None:
+    """Read every byte of a model in the store and compare it with its hashes.
+
+    Example: sharedllm model verify smollm2-135m
+    """
+    from sharedllm import store
+
+    manifest = store.verify(name)
+    typer.echo(f"{manifest.name} is whole: {sum(manifest.sizes.values()):,} bytes hash to what they should.")
