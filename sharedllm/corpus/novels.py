@@ -90,7 +90,7 @@ class _Reader:
 def chapters(novel: str) -> list[tuple[str, str]]:
     """Cut a novel at its chapters; title page, volume headings and *Finis* go."""
     body = re.sub(r"^\s*VOLUME [IVX]+\s*$|^\s*(?:Finis|FINIS|THE END)\s*$", "", novel, flags=re.MULTILINE)
-    parts = re.split(r"^\s*(?=chapter \w+\s*$)", body, flags=re.MULTILINE | re.IGNORECASE)[1:]
+    parts = re.split(r"^[ \t]*(?=chapter \w+[ \t]*$)", body, flags=re.MULTILINE | re.IGNORECASE)[1:]
     return [(part.partition("\n")[0].strip().capitalize(), part) for part in parts]
 
 

@@ -65,7 +65,7 @@ def parse_jargon(text: str) -> dict[str, Book]:
     essays += re.split(r"^(?=Appendix [A-Z]\. )", f"Appendix A.{appendices}", flags=re.MULTILINE)
     entries = re.split(r"^(?=   :[^\n]*?:)", lexicon, flags=re.MULTILINE)[1:]
     return _by_letter("jargon", entries, r"   :\W*(\w)") | {
-        "essays": book("jargon/essays", "jargon", [(e.partition("\n")[0], e) for e in essays])
+        "essays": book("jargon/essays", "jargon", [(e.partition("\n")[0], f"{e}\n") for e in essays])
     }
 
 
