@@ -1,0 +1,135 @@
+"""``sharedllm train``: train a base from its recipe, resuming where the same command stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sharedllm.errors import BadRecipe
+from sharedllm.store import atomic, canonical_json, home
+from sharedllm.training import (
+    BASES,
+    Prepared,
+    Recipe,
+    budget_for,
+    domain_losses,
+    keep,
+    live,
+    prepare,
+    train_base,
+)
+
+_SECONDS_PER_MINUTE = 60
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Train a base model from a recipe.\n\n"
+    "Examples:\n\n"
+    "  sharedllm train toy\n\n"
+    "  sharedllm train toy --minutes 2 --seed 1\n\n"
+    "  sharedllm train 30m --minutes 120 --device cuda",
+)
+
+Minutes = Annotated[
+    float | None, typer.Option(help="Time budget; becomes a token budget, measured here first.")
+]
+Tokens = Annotated[int | None, typer.Option(help="Token budget instead of the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Decides the initial weights and the order of the text.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder for checkpoints; by default one per command, in the store.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+
+
+@app.command()
+def toy(
+    minutes: Minutes = None,
+    tokens: Tokens = None,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = None,
+    device: Device = "cpu",
+) -> None:
+    """Train the toy base: 3.2 M parameters, at most five minutes on two cores."""
+    _run("toy", minutes, tokens, seed, checkpoint, device)
+
+
+@app.command("30m")
+def thirty_m(
+    minutes: Minutes = None,
+    tokens: Tokens = None,
+    seed: Seed = 0,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+) -> None:
+    """Train the seed's FractalMoE for as long as it is given; days on a CPU, minutes on a large GPU."""
+    _run("30m", minutes, tokens, seed, checkpoint, device)
+
+
+def _run(
+    name: str, minutes: float | None, tokens: int | None, seed: int, checkpoint: Path | None, device: str
+) -> None:
+    if minutes is not None and tokens is not None:
+        raise BadRecipe("--minutes and --tokens are two budgets for one run; give one of them.")
+    console = Console(stderr=True)
+    folder = checkpoint or home() / "checkpoints" / _label(name, minutes, tokens, seed)
+    console.print(f"{name}: preparing the text and the tokenizer (checkpoints in {folder})", soft_wrap=True)
+    prepared = prepare(name, seed=seed, device=_device(device))
+    recipe = budgeted(BASES[name][0], minutes, tokens, folder, prepared)
+    with live(console, name) as on_step:
+        report = train_base(prepared, recipe, seed=seed, checkpoint=folder / "run.pt", on_step=on_step)
+    manifest = keep(name, prepared, recipe, report, seed=seed)
+    validation = domain_losses(prepared.model, prepared.tokenizer, "validation", window=recipe.window)
+    table = Table(title="Held-out loss in bits per byte", title_justify="left")
+    for column in ("domain", "validation", "test"):
+        table.add_column(column, justify="left" if column == "domain" else "right")
+    for domain, loss in manifest.provenance["test_bits_per_byte"].items():
+        table.add_row(domain, f"{validation[domain]:.3f}", f"{loss:.3f}")
+    Console().print(table)
+    typer.echo(f"{report.tokens:,} tokens in {report.seconds:.0f} s ({report.tok_per_s:,.0f} tok/s)")
+    typer.echo(f"saved as {name} in {home() / 'models'}; weights {manifest.weights_sha256[:12]}")
+
+
+def _label(name: str, minutes: float | None, tokens: int | None, seed: int) -> str:
+    """Name the default folder after what was asked for, so that another command starts another run."""
+    budget = (
+        f"{minutes:g}min" if minutes is not None else f"{tokens}tokens" if tokens is not None else "recipe"
+    )
+    return f"{name}-seed{seed}-{budget}"
+
+
+def budgeted(
+    recipe: Recipe, minutes: float | None, tokens: int | None, folder: Path, prepared: Prepared
+) -> Recipe:
+    """Apply the budget; a measured one is written down, so that a resumed run counts to the same token."""
+    if tokens is not None:
+        return dataclasses.replace(recipe, tokens=tokens)
+    if minutes is None:
+        return recipe
+    written = folder / "budget.json"
+    if not written.exists():
+        measured = budget_for(minutes * _SECONDS_PER_MINUTE, prepared, recipe)
+        atomic.write_bytes(written, canonical_json({"minutes": minutes, "tokens": measured.tokens}))
+    budget = json.loads(written.read_bytes())
+    if budget["minutes"] != minutes:
+        raise BadRecipe(
+            f"The run in {folder} was given {budget['minutes']:g} minutes, now {minutes:g}; resume it with "
+            "the same, or give another folder."
+        )
+    return dataclasses.replace(recipe, tokens=budget["tokens"])
+
+
+def _device(asked: str) -> str:
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked != "cpu" and not asked.startswith("cuda"):
+        raise BadRecipe(f"The device is {asked!r}; give cpu, cuda or auto.")
+    return asked
