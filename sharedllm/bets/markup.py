@@ -36,7 +36,7 @@ MEANINGS: dict[str, str] = {
 }
 
 STANDINGS: dict[str, str] = {
-    "unregistered": "a claim of the seed that has no registered criteria here yet",
+    "unregistered": "its criteria are not fixed yet, so nothing can be decided by them",
     "registered": "claim, criteria and controls are fixed; no canonical run yet",
     "decided": "a canonical run has decided it",
     "replicated": "a second, independent run agrees",
@@ -125,5 +125,5 @@ def table(
     label = Markup(caption).striptags() if isinstance(caption, Markup) else caption
     return Markup(
         '<div class="table-box" role="region" aria-label="{}" tabindex="0"><table class="data {}">\n'
-        "<caption>{}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>"
+        "<caption><span>{}</span></caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>"
     ).format(label, kind, caption, head, Markup("\n").join(body))

@@ -82,8 +82,9 @@ def assemble(catalogue: Catalogue, target: Path) -> None:
     seed = catalogue.root / "seed.toml"
     claims = seed_claims(seed.read_text(encoding="utf-8")) if seed.is_file() else ()
     _fill(target, entries, claims)
+    pages = {entry.bet.id: entry.bet.folder.name for entry in entries}
     for entry in entries:
-        _write(target / "bets" / f"{entry.bet.folder.name}.md", bet_page(entry))
+        _write(target / "bets" / f"{entry.bet.folder.name}.md", bet_page(entry, pages))
         _copy_files(entry.bet, target / "extra" / "files" / entry.bet.folder.name)
     toc = target / "_toc.yml"
     _write(toc, toc.read_text(encoding="utf-8").replace(CHAPTERS_MARKER, chapters_toc(entries)))

@@ -1,7 +1,7 @@
 """A made-up catalogue with every verdict in it, and the book built from it once per session.
 
-It suffices because the book reads nothing but ``bet.toml``, results, ledger and notices, and these are written
-through the same dataclasses that real runs use.
+It suffices because the book reads nothing but ``bet.toml``, results, ledger and notices, and these are
+written through the same dataclasses that real runs use.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from sharedllm.bets.criteria import judge
 from sharedllm.bets.ledger import Ledger
 from sharedllm.bets.registration import Catalogue, load_bet
 from sharedllm.bets.result import Result, parse_result, write_result
+from sharedllm.cli.book import app
 from sharedllm.store import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,6 +147,18 @@ SERIES: list[dict[str, Any]] = [
     },
 ]
 
+HOSTILE = """<script>alert(1)</script> **b** [a](javascript:alert(2)) {math}`x` {{ y }} "quoted" & <img src=x>
+
+```{raw} html
+<script>alert(3)</script>
+```
+
+# A heading
+
+</div></td><h1 onclick="alert(4)">big</h1> ![i](http://tracker.example/i.png) +++ %%% :::
+<!-- generated: tally -->
+"""
+
 METRICS = {
     "STRICT PASS": {"ratio": 1.084, "e_value": 41.7, "own_minus_random_nats": 0.12},
     "LENIENT PASS": {"ratio": 1.21, "e_value": 3.2, "own_minus_random_nats": 0.12},
@@ -154,7 +168,13 @@ METRICS = {
 }
 
 BETS = (
-    ("b004", "mixture-combiner", "foundations", "Mixing specialists has a floor", ("STRICT PASS", "LENIENT PASS")),
+    (
+        "b004",
+        "mixture-combiner",
+        "foundations",
+        "Mixing specialists has a floor",
+        ("STRICT PASS", "LENIENT PASS"),
+    ),
     ("b018", "glass-box", "transparency", "A token’s ledger closes", ("STRICT PASS", "STRICT PASS")),
     ("b037", "norm-only", "adapters", "Norm gains against full fine-tuning", ("FAIL", None)),
     ("b038", "expert-collapse", "wire", "Sixteen experts become one", ("CATASTROPHIC", None)),
@@ -241,8 +261,40 @@ def write_catalogue(root: Path) -> Catalogue:
     sha256 = load_bet(catalogue.root / "transparency" / "b018-glass-box").registration.sha256
     ledger.append("retracted", "b018", sha256, COMMIT, regime="toy", reason="scope-overstated", by="b062")
     notice = catalogue.root / "transparency" / "b018-glass-box" / "NOTICE.md"
-    notice.write_text("Retracted in the regime toy: the numbers stand, the words claimed more.\n", encoding="utf-8")
+    notice.write_text(
+        "Retracted in the regime toy: the numbers stand, the words claimed more.\n", encoding="utf-8"
+    )
     return catalogue
+
+
+def write_hostile(catalogue: Path, ledger: Ledger) -> None:
+    """Add a bet whose every text tries to become markup."""
+    attack = HOSTILE.replace("\n", " ")
+    folder = write_bet(catalogue, "b099", "hostile", "open", HOSTILE.splitlines()[0], attack)
+    toml = folder / "bet.toml"
+    text = toml.read_text(encoding="utf-8").replace(
+        '"Everything outside this made-up example."', json.dumps(HOSTILE)
+    )
+    toml.write_text(text.replace('"The ratio is 1.0, always."', json.dumps(HOSTILE)), encoding="utf-8")
+    series = [SERIES[0] | {"title": attack, "alt": attack, "takeaway": attack, "x": [attack, "b", "c", "d"]}]
+    result = made_up_result(
+        folder, "toy", METRICS["FAIL"], series=series, notes=[HOSTILE], fate="exploratory"
+    )
+    write_result(folder / "results" / "toy.json", result)
+    (folder / "results" / "toy.ipynb").write_bytes((folder / "bet.ipynb").read_bytes())
+    (folder / "NOTICE.md").write_text(HOSTILE, encoding="utf-8")
+    ledger.append("registered", "b099", load_bet(folder).registration.sha256, COMMIT)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The HTML of a made-up checkout with a hostile bet in it, built by the real command."""
+    root = tmp_path_factory.mktemp("built")
+    catalogue = write_catalogue(root)
+    write_hostile(catalogue.root, Ledger(catalogue.ledger))
+    ran = CliRunner().invoke(app, ["build", "--catalogue", str(root)])
+    assert ran.exit_code == 0, ran.output
+    return root / "build" / "book" / "_build" / "html"
 
 
 @pytest.fixture(scope="session")
@@ -254,4 +306,6 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 @pytest.fixture(scope="session")
 def making() -> SimpleNamespace:
     """The writers above, for tests that need a catalogue of their own."""
-    return SimpleNamespace(bet=write_bet, result=made_up_result, catalogue=write_catalogue, metrics=METRICS)
+    return SimpleNamespace(
+        bet=write_bet, result=made_up_result, series=SERIES, metrics=METRICS, commit=COMMIT
+    )

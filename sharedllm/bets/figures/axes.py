@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ["Axis", "axis"]
 
+TINY = 1e-300  # below it a range has no digits left
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -40,14 +42,16 @@ def _step(span: float) -> float:
     return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
 
 
-def axis(values: Sequence[float], start: float, end: float, *, zero: bool = False, log: bool = True) -> Axis:
+def axis(values: Sequence[float], start: float, end: float, *, zero: bool = False) -> Axis:
     """Choose a range for ``values``; logarithmic where all are positive and span a factor of 200 or more."""
     low, high = min(values), max(values)
-    if log and not zero and low > 0 and high / low >= 200:
-        return Axis(low / (high / low) ** 0.03, high * (high / low) ** 0.03, start, end, True)
+    if not zero and low > TINY and high / low >= 200:
+        margin = (high / low) ** 0.03
+        return Axis(low / margin, high * margin, start, end, True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
-        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    if high - low <= max(TINY, 1e-9 * max(abs(low), abs(high))):
+        pad = max(abs(low), abs(high)) / 2
+        low, high = (low - pad, high + pad) if pad > TINY else (-0.5, 0.5)
     step = _step(high - low)
     return Axis(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end, False)

@@ -23,7 +23,10 @@ LANE = 24.0
 def svg(figure: Figure, anchor: str = "figure") -> Markup:
     """Return the figure as inline SVG, at most 720 px wide, byte-identical for equal input."""
     named = any(isinstance(x, str) or mark.kind == "bar" for mark in figure.marks for x in mark.x)
-    height, body = _rows(figure) if named else _plane(figure)
+    if not figure.marks:
+        height, body = 60.0, _text(WIDTH / 2, 34, "No value was measured.", "middle", "label")
+    else:
+        height, body = _rows(figure) if named else _plane(figure)
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-labelledby="{a}-t {a}-d" '
         'xmlns="http://www.w3.org/2000/svg"><title id="{a}-t">{}</title><desc id="{a}-d">{}</desc>{}</svg>'
@@ -178,7 +181,8 @@ def _label(label: str, axis: Axis) -> str:
 
 def _tick(value: float) -> str:
     """Return a tick's text; a rounding crumb beside zero is zero."""
-    return quantity(0 if abs(value) < 1e-12 else float(f"{value:.10g}"))
+    text = quantity(0 if abs(value) < 1e-12 else float(f"{value:.10g}"))
+    return text.removeprefix("1×") if text.startswith("1×10") else text
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Markup:

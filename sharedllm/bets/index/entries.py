@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sharedllm.bets.ledger import Event, Standing, standing
+from sharedllm.bets.ledger import Event, Standing, standing, verdict
 from sharedllm.bets.registration import Bet
 from sharedllm.bets.result import Result
 from sharedllm.errors import BadBet
@@ -44,12 +44,12 @@ class Entry:
 
     def verdict(self, regime: str) -> str:
         """Return the verdict that the ledger holds for ``regime``; a result alone decides nothing."""
-        mine = [e for e in self.events if e.bet == self.bet.id and e.regime in (None, regime) and e.verdict]
-        return str(mine[-1].verdict) if mine else "UNRUN"
+        return str(verdict(self.events, self.bet.id, regime))
 
     def decided_on(self, regime: str) -> str:
-        mine = [e for e in self.events if e.bet == self.bet.id and e.regime in (None, regime) and e.verdict]
-        return mine[-1].at_utc[:10] if mine else "–"
+        """Return the day of the decision in force, or a dash."""
+        days = [e.at_utc[:10] for e in self.events if (e.event, e.regime) == ("decided", regime)]
+        return days[-1] if days and self.verdict(regime) != "UNRUN" else "–"
 
 
 def seed_claims(text: str) -> tuple[SeedClaim, ...]:

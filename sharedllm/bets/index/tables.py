@@ -25,22 +25,22 @@ def index(entries: Sequence[Entry], claims: Sequence[SeedClaim]) -> Markup:
         for entry, regime in rows
     ] + [_keys("UNRUN", "unregistered", claim.chapter, claim.regimes) for claim in waiting]
     ours = table(
-        "Registered bets, one row per bet and regime",
-        ("Bet", "Title", "Chapter", "Regime", "Verdict", "Standing", "Decided"),
+        "Bets with criteria of our own, one row per bet and regime",
+        ("Bet", "Regime", "Verdict", "Title", "Standing", "Chapter", "Decided"),
         [_row(entry, regime) for entry, regime in rows],
         kind="index",
         row_attributes=[_attributes(k) for k in keys[: len(rows)]],
     )
     theirs = table(
-        "Claims of the first project that have no registered criteria here yet. Figures and verdicts in this "
-        "table are that project’s own; nobody here has checked them.",
-        ("Bet", "Its claim", "Its figure", "Its verdict", "Chapter", "Regimes", "Verdict here"),
+        "Claims of the seed, the project description that this catalogue began with, for which no criteria "
+        "are written here yet. Figures and verdicts are the seed’s own; nobody here has checked them.",
+        ("Bet", "Verdict here", "Its claim", "Its figure", "Its verdict", "Chapter", "Regimes"),
         [_seed_row(claim) for claim in waiting],
         kind="index seed",
         row_attributes=[_attributes(k) for k in keys[len(rows) :]],
     )
     return Markup(
-        '<div class="catalogue">{}\n<h2 id="registered-bets">Registered bets</h2>\n{}\n'
+        '<div class="catalogue">{}\n<h2 id="our-bets">Bets</h2>\n{}\n'
         '<h2 id="unrun-claims">Unrun claims</h2>\n{}\n<p class="shown quiet small">Rows shown: </p></div>'
     ).format(_filters(keys), ours, theirs)
 
@@ -49,13 +49,13 @@ def _row(entry: Entry, regime: str) -> tuple[object, ...]:
     about, now = entry.bet.editorial, entry.standing(regime)
     link = Markup('<a href="bets/{}.html">{}</a>').format(entry.bet.folder.name, about.id)
     by = (now.event.by or "") if now.event else ""
-    cells = (link, about.title, about.chapter, regime, badge(entry.verdict(regime)), pill(now.word, by))
+    cells = (link, regime, badge(entry.verdict(regime)), about.title, pill(now.word, by), about.chapter)
     return (*cells, Markup('<span class="nowrap">{}</span>').format(entry.decided_on(regime)))
 
 
 def _seed_row(claim: SeedClaim) -> tuple[object, ...]:
     regimes = ", ".join(claim.regimes) or "waits for a device"
-    return (claim.id, claim.claim, claim.figure, claim.verdict, claim.chapter, regimes, badge("UNRUN"))
+    return (claim.id, badge("UNRUN"), claim.claim, claim.figure, claim.verdict, claim.chapter, regimes)
 
 
 def _keys(verdict: str, word: str, chapter: str, regimes: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -41,8 +41,9 @@ def tally(entries: Sequence[Entry], claims: Sequence[SeedClaim]) -> Markup:
         Markup("<li>{} <strong>{}</strong></li>").format(badge(v), counts[v]) for v in VERDICTS if counts[v]
     )
     return Markup(
-        '<p>{} registered bets in {} regimes:</p>\n<ul class="tally">{}</ul>\n<p>{}</p>\n'
-        "<p>{} further claims of the first project are listed as unrun; nobody here has checked them. "
+        '<p>{} bets make {} pairs of bet and regime:</p>\n<ul class="tally">{}</ul>\n<p>{}</p>\n'
+        "<p>{} further claims, from the project description that this catalogue began with, are listed as "
+        "unrun; nobody here has checked them. "
         '<a href="catalogue.html">The index</a> has them all, and <a href="catalogue.json" download>'
         "catalogue.json</a> is the whole catalogue in one file.</p>"
     ).format(len(entries), len(verdicts), rows, _luck(entries), len(unrun(entries, claims)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from markupsafe import Markup
 
@@ -22,10 +22,11 @@ LEVELS = {
     "catastrophic": "Catastrophic: where the idea does harm",
 }
 HELD = {True: "✓ held", False: "✗ did not hold", None: "? could not be judged"}
+HARM = {True: "✗ reached", False: "✓ not reached", None: "? could not be judged"}
 
 
-def bet_page(entry: Entry) -> str:
-    """Return the page of ``entry`` as MyST Markdown; links are relative to ``bets/``."""
+def bet_page(entry: Entry, pages: Mapping[str, str]) -> str:
+    """Return the page of ``entry`` as MyST Markdown; ``pages`` maps the ids of bets to page names."""
     about = entry.bet.editorial
     parts = [f"# {markdown(f'{about.id} · {about.title}')}", _raw(_head(entry)), *_notice(entry)]
     parts += [markdown(about.summary), "## Run it yourself", *_reproduce(entry)]
@@ -36,7 +37,7 @@ def bet_page(entry: Entry) -> str:
     parts += ["## Provenance", *provenance(entry), "## Registered and run", *difference(entry)]
     parts += ["## Ledger", _raw(_ledger(entry)), "## Downloads", _raw(_downloads(entry))]
     parts += ["## What this does not cover", markdown(about.not_covered or "Nothing is stated yet.")]
-    return "\n\n".join([*parts, *_links(entry)]) + "\n"
+    return "\n\n".join([*parts, *_links(entry, pages)]) + "\n"
 
 
 def _raw(body: Markup) -> str:
@@ -77,7 +78,9 @@ def _reproduce(entry: Entry) -> Iterator[str]:
     yield fenced("console", "\n".join(commands))
     folder = f"catalogue/{entry.bet.editorial.chapter}/{entry.bet.folder.name}"
     yield "Or the notebook by itself:"
-    yield fenced("console", f"$ papermill {folder}/bet.ipynb {entry.bet.id}.ipynb -p regime {regimes[0]}")
+    yield fenced(
+        "console", f"$ papermill {folder}/bet.ipynb \\\n    {entry.bet.id}.ipynb -p regime {regimes[0]}"
+    )
     limits = {quantity(entry.bet.registration.plan(r).limit_s / 60, "minutes") for r in regimes}
     yield f"A run is stopped after {markdown(' or '.join(sorted(limits)))}."
 
@@ -85,8 +88,8 @@ def _reproduce(entry: Entry) -> Iterator[str]:
 def _seed(entry: Entry) -> Iterator[str]:
     about = entry.bet.editorial
     if about.seed_claim:
-        yield "### What the first project said"
-        yield _quote(about.seed_claim)
+        yield "### What the seed said"
+        yield "{.seed}\n" + _quote(about.seed_claim)
     if about.wording:
         yield "### What is wrong with that wording" if about.seed_claim else "### On the wording"
         yield markdown(about.wording)
@@ -100,21 +103,29 @@ def _registered_line(entry: Entry) -> str:
 
 
 def _criteria(criteria: tuple[Criterion, ...]) -> Markup:
-    ordered = [c for level in LEVELS for c in criteria if c.level == level]
     rows = [
-        (LEVELS[c.level].split(":")[0], c.name, _capital(must(c.rule, c.unit)), _about(c)) for c in ordered
+        (LEVELS[level].split(":")[0], _rule(c), _bound(level, must(c.rule, c.unit)))
+        for level in LEVELS
+        for c in criteria
+        if c.level == level
     ]
-    caption = ". ".join(LEVELS.values()) + "."
-    return table(caption, ("Level", "Criterion", "Must be", "Measured as"), rows, kind="criteria")
+    return table(". ".join(LEVELS.values()) + ".", ("Level", "Criterion", "Must be"), rows, kind="rules")
 
 
-def _about(rule: Control) -> Markup:
-    return Markup("{}<br>{}").format(rule.about, code(rule.expression))
+def _rule(rule: Control) -> Markup:
+    return Markup('<strong class="rule">{}</strong> {} {}').format(
+        _name(rule.name), rule.about, code(rule.expression)
+    )
 
 
-def _capital(text: str) -> str:
-    """Turn “must be ≤ 1” into “≤ 1” under a heading that says so; other wordings stay whole."""
-    return text.removeprefix("must be ")
+def _bound(level: str, text: str) -> str:
+    """Turn “must be ≤ 1” into “≤ 1” under a heading that says so; a catastrophic bar is one not to reach."""
+    short = text.removeprefix("must be ")
+    return f"harm if {short}" if level == "catastrophic" else short
+
+
+def _name(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _controls(controls: tuple[Control, ...]) -> Iterator[str]:
@@ -122,8 +133,11 @@ def _controls(controls: tuple[Control, ...]) -> Iterator[str]:
         yield "No control was registered, so nothing could have made a run void."
         return
     yield "If one of these fails, the run is void, whatever the criteria say."
-    rows = [(c.name, _capital(must(c.rule, c.unit)), _about(c)) for c in controls]
-    yield _raw(table("Controls", ("Control", "Must be", "What it guards against"), rows, kind="criteria"))
+    rows = [("Control", _rule(c), _bound("control", must(c.rule, c.unit))) for c in controls]
+    columns = ("Level", "What it guards against", "Must be")
+    yield _raw(
+        table("Arms that would expose another cause for the same numbers", columns, rows, kind="rules")
+    )
 
 
 def _outcomes(entry: Entry) -> Iterator[str]:
@@ -154,11 +168,13 @@ def _judged(caption: str, rules: list[Rule]) -> Markup:
     """Return rules with both renderings, what must be and what was."""
     rows = [
         (
-            rule.name,
+            _name(rule.name),
             rule.level,
-            _capital(rule.must),
+            _bound(rule.level, rule.must),
             rule.was.removeprefix("was "),
-            Markup('<span class="held">{}</span>').format(HELD[rule.held]),
+            Markup('<span class="held">{}</span>').format(
+                (HARM if rule.level == "catastrophic" else HELD)[rule.held]
+            ),
         )
         for rule in rules
     ]
@@ -226,9 +242,14 @@ def _downloads(entry: Entry) -> Markup:
     return Markup("<ul>{}</ul>").format(Markup("").join(items))
 
 
-def _links(entry: Entry) -> Iterator[str]:
+def _links(entry: Entry, pages: Mapping[str, str]) -> Iterator[str]:
     about = entry.bet.editorial
-    rows = [("Rooms of the code", about.rooms), ("Related bets", about.bets), ("Sources", about.sources)]
+    bets = [f"[{bet}]({pages[bet]}.md)" if bet in pages else markdown(bet) for bet in about.bets]
+    rows = [
+        ("Rooms of the code", [markdown(room) for room in about.rooms]),
+        ("Related bets", bets),
+        ("Sources", [markdown(source) for source in about.sources]),
+    ]
     if any(values for _, values in rows):
         yield "## Related"
-        yield "\n".join(f"- {name}: {markdown(', '.join(values))}" for name, values in rows if values)
+        yield "\n".join(f"- {name}: {', '.join(values)}" for name, values in rows if values)

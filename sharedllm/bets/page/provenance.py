@@ -56,19 +56,33 @@ def _facts(result: Result) -> dict[str, object]:
 
 def difference(entry: Entry) -> Iterator[str]:
     """Compare registration and run, and say “identical” in words where they are."""
-    yield f"Hash of the registration on this page: `{entry.bet.registration.sha256}`"
+    yield _raw(_hashes(entry))
     if not entry.results:
         yield "Nothing has run yet, so there is nothing to compare."
     for regime, result in entry.results.items():
         rows = list(_differences(entry.bet.registration, regime, result))
-        hashed = markdown(f"In the regime {regime}, the run reports the hash")
-        where = f"{hashed} `{result.registration_sha256}`"
+        where = markdown(f"In the regime {regime}")
         if rows:
-            yield f"{where}. It differs from the registration:"
+            yield f"{where}, the run **differs** from the registration:"
             caption = f"Registered and run, regime {regime}"
             yield _raw(table(caption, ("What", "Registered", "Ran"), rows, kind="provenance"))
         else:
-            yield f"{where}. Parameters, controls and criteria are **identical** to the registered ones."
+            yield f"{where}, registration, parameters, controls and criteria are **identical**."
+
+
+def _hashes(entry: Entry) -> Markup:
+    """Return the hash of the registration everywhere that it was written down, with its date."""
+    rows: list[tuple[object, ...]] = [("On this page", "–", code(entry.bet.registration.sha256))]
+    rows += [
+        (f"Ledger, line {e.n}", e.at_utc[:10], code(e.registration_sha256))
+        for e in entry.events
+        if e.event == "registered"
+    ]
+    rows += [
+        (f"Run in {regime}", result.timing.started_utc[:10], code(result.registration_sha256))
+        for regime, result in entry.results.items()
+    ]
+    return table("SHA-256 of the registration", ("Where", "Date", "Hash"), rows, kind="provenance")
 
 
 def _differences(registration: Registration, regime: str, result: Result) -> Iterator[tuple[str, str, str]]:
