@@ -1,7 +1,9 @@
 """Recipes: everything that decides what a training run computes, in one frozen value that is recorded with
 it.
 
-`TOY` was tuned on the validation splits only.
+Learning rates of `TOY` were chosen on the validation splits, at 400,000 tokens and one seed (mean bits per
+byte over the four base domains): Muon 0.02 / AdamW 3e-3: 2.475; 0.04 / 3e-3: 2.489; 0.02 / 6e-3: 2.436; 0.02
+/ 1.2e-2: 2.422. The last was rounded. `THIRTY_M` is untuned: it has the rates of the literature.
 """
 
 from __future__ import annotations
@@ -73,16 +75,16 @@ TOY = Recipe(
     name="toy",
     optimizer="muon",
     lr=0.02,
-    adamw_lr=3e-3,
+    adamw_lr=1e-2,
     weight_decay=0.0,
     warmup=0.02,
     decay=0.6,
     clip=1.0,
     balance=0.01,
-    batch=16,
+    batch=8,
     window=256,
-    tokens=1_000_000,
-    checkpoint_steps=50,
+    tokens=1_310_720,
+    checkpoint_steps=80,
 )
 
 # The seed's FractalMoE. The budget is what `--hours` or `--tokens` says; 600 M tokens are 20 per parameter.
@@ -102,5 +104,5 @@ THIRTY_M = Recipe(
     checkpoint_steps=100,
 )
 
-# From the toy base on one domain; about a minute on two cores
-SPECIALIST = dataclasses.replace(TOY, name="specialist", lr=0.01, adamw_lr=1e-3, tokens=200_000, decay=0.8)
+# From the toy base on one domain; under a minute on two cores
+SPECIALIST = dataclasses.replace(TOY, name="specialist", lr=0.01, adamw_lr=3e-3, tokens=262_144, decay=0.8)
