@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 MEANINGS: dict[str, str] = {
-    "STRICT PASS": "every criterion of the strict level held",
-    "LENIENT PASS": "the lenient level held, the strict one did not",
-    "FAIL": "neither level held",
-    "CATASTROPHIC": "the level that was registered as harmful was reached",
+    "STRICT PASS": "every strict criterion held: the claim came out as promised",
+    "LENIENT PASS": "the lenient level held, the strict one did not: less than promised, still useful",
+    "FAIL": "neither the strict nor the lenient level held",
+    "CATASTROPHIC": "neither held, and the level registered as harmful was reached",
     "VOID": "a control failed, or the registration was not the one that ran, so the numbers decide nothing",
     "UNRUN": "no canonical run yet",
 }

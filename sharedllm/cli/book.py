@@ -34,15 +34,10 @@ from sharedllm.bets.result import read_result
 from sharedllm.errors import BadBet
 from sharedllm.store import atomic
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build the published book.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 MARKER = "<!-- generated: {} -->"
 CHAPTERS_MARKER = "  # generated: chapters\n"
-
-
-@app.callback()
-def _group() -> None:
-    """Hold the group open, so that ``build`` stays a word of its own."""
 
 
 @app.command()
@@ -54,8 +49,10 @@ def build(
     found = find_catalogue(catalogue)
     target = out or found.repository / "build" / "book"
     assemble(found, target)
-    builder = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [builder, "build", "-W", "-n", "--keep-going", str(target)]
+    builder = Path(sys.executable).with_name("jupyter-book")
+    if not builder.exists():
+        raise BadBet(f"{builder} is missing: pip install 'sharedllm[book]', then build again.")
+    command = [str(builder), "build", "-W", "-n", "--keep-going", str(target)]
     print(f"Building the book in {target} …", flush=True)
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     page = target / "_build" / "html" / "index.html"
@@ -74,7 +71,8 @@ def assemble(catalogue: Catalogue, target: Path) -> None:
     sources = catalogue.repository / "book"
     if not (sources / "_config.yml").is_file():
         raise BadBet(f"{sources} holds no book. Run this in a checkout of SharedLLM.")
-    if target.exists() and any(target.iterdir()) and not (target / "_config.yml").is_file():
+    ours = target == catalogue.repository / "build" / "book" or (target / "_config.yml").is_file()
+    if not ours and target.exists() and any(target.iterdir()):
         raise BadBet(f"{target} is not empty and holds no book; name another folder with --out.")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(sources, target)

@@ -25,127 +25,9 @@ from sharedllm.store import sha256_of
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "c0ffee" + "0" * 34
 
-BET_TOML = """
-[registration]
-claim = {claim}
-limit_s = 600
-
-[registration.parameters.seeds]
-type = "list[int]"
-unit = "seeds"
-value = [0, 1, 2]
-about = "Seeds of everything."
-
-[registration.regimes.toy]
-[registration.regimes.135m]
-
-[[registration.controls]]
-name = "noise_floor"
-expression = "own_minus_random_nats > 0"
-unit = "nats"
-about = "Random tokens must not give the same gain."
-
-[[registration.criteria]]
-level = "strict"
-name = "close_to_the_rival"
-expression = "ratio <= 1.1"
-unit = "×"
-about = "Loss over the rival's loss."
-
-[[registration.criteria]]
-level = "strict"
-name = "worth_betting_on"
-expression = "e_value >= 20"
-unit = ""
-about = "Wealth against no difference."
-
-[[registration.criteria]]
-level = "lenient"
-name = "not_much_above_it"
-expression = "ratio <= 1.3"
-unit = "×"
-about = "The same with room."
-
-[[registration.criteria]]
-level = "catastrophic"
-name = "harmful"
-expression = "ratio > 2"
-unit = "×"
-about = "Twice the loss."
-
-[editorial]
-id = "{id}"
-title = {title}
-chapter = "{chapter}"
-summary = "Measures one made-up ratio with `three` seeds."
-seed_claim = "The ratio is 1.0, always."
-wording = "A ratio without an interval is no measurement."
-not_covered = "Everything outside this made-up example."
-
-[editorial.links]
-rooms = ["combiner"]
-bets = ["b004"]
-sources = ["RFC 6962"]
-"""
-
-SERIES: list[dict[str, Any]] = [
-    {
-        "name": "loss by method",
-        "kind": "interval",
-        "title": "Held-out loss by method",
-        "takeaway": "Gains alone come closest to the rival; the unigram bias does nothing.",
-        "alt": "Four rows with intervals: gains −0.15, low-rank −0.12, full −0.10, unigram bias −0.01 nats.",
-        "x": ["norm gains", "LoRA, rank 4", "full fine-tuning", "sparse unigram bias on 1,000 words"],
-        "y": [-0.15, -0.12, -0.1, -0.008],
-        "low": [-0.17, -0.15, -0.14, -0.02],
-        "high": [-0.13, -0.09, -0.06, 0.004],
-        "x_label": "method",
-        "y_label": "change of loss (nats per token)",
-    },
-    {
-        "name": "sweep",
-        "kind": "line",
-        "title": "Loss against learning rate",
-        "takeaway": "Every method has its best rate inside the grid.",
-        "alt": "Three curves, each with its minimum at another learning rate.",
-        "x": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
-        "y": {
-            "norm gains": [3.68, 3.67, 3.665, 3.62, 3.57, 3.541, 3.6],
-            "LoRA, rank 4": [3.67, 3.65, 3.62, 3.58, 3.56, 3.61, None],
-            "full fine-tuning": [3.6, 3.58, 3.63, 3.8, None, None, None],
-        },
-        "low": None,
-        "high": None,
-        "x_label": "learning rate",
-        "y_label": "loss (nats per token)",
-    },
-    {
-        "name": "tokens",
-        "kind": "bar",
-        "title": "Tokens below the worst specialist",
-        "takeaway": "The mixture never falls below it; the product mostly does.",
-        "alt": "Bars: mixture 0, geometric mean 0, product 337, raw sum 400 of 400 tokens.",
-        "x": ["mixture", "geometric mean", "product", "raw sum"],
-        "y": [0, 0, 337, 400],
-        "low": None,
-        "high": None,
-        "x_label": "combiner",
-        "y_label": "tokens",
-    },
-    {
-        "name": "by document",
-        "kind": "points",
-        "title": "Ratio per document",
-        "takeaway": "The long documents agree; the short ones scatter.",
-        "alt": "Points of two authors scatter around 1.05 and narrow with length.",
-        "x": [400, 700, 1200, 2400, 5000, 9000],
-        "y": {"milton": [1.2, 0.9, 1.1, 1.02, 1.06, 1.05], "sajip": [0.8, 1.15, 0.98, 1.08, 1.03, 1.05]},
-        "low": None,
-        "high": None,
-        "x_label": "document (tokens)",
-        "y_label": "ratio",
-    },
-]
+MADE_UP = Path(__file__).with_name("made_up")
+BET_TOML = (MADE_UP / "bet.toml.template").read_text(encoding="utf-8")
+SERIES: list[dict[str, Any]] = json.loads((MADE_UP / "series.json").read_text(encoding="utf-8"))
 
 HOSTILE = """<script>alert(1)</script> **b** [a](javascript:alert(2)) {math}`x` {{ y }} "quoted" & <img src=x>
 
@@ -292,7 +174,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("built")
     catalogue = write_catalogue(root)
     write_hostile(catalogue.root, Ledger(catalogue.ledger))
-    ran = CliRunner().invoke(app, ["build", "--catalogue", str(root)])
+    ran = CliRunner().invoke(app, ["--catalogue", str(root)])
     assert ran.exit_code == 0, ran.output
     return root / "build" / "book" / "_build" / "html"
 
