@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from sharedllm.bets.registration import Bet, Catalogue, find_catalogue, load_bet
 from sharedllm.bets.result import Result, Series, read_result
-from sharedllm.bets.runner import checkpoint, progress, record, run
+from sharedllm.bets.runner import bars, checkpoint, intervals, progress, record, run
 
 __all__ = [
     "Bet",
     "Catalogue",
     "Result",
     "Series",
+    "bars",
     "checkpoint",
     "find_catalogue",
+    "intervals",
     "load_bet",
     "progress",
     "read_result",

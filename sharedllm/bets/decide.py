@@ -18,8 +18,8 @@ from sharedllm.bets.ledger.history import registered_before
 from sharedllm.bets.registration import Bet, Catalogue
 from sharedllm.bets.registration.words import known
 from sharedllm.bets.result import Result, read_result, rules
+from sharedllm.bets.runner.execution import EXECUTED, RESULT
 from sharedllm.bets.runner.notebook import check_notebook, read_notebook, recorded
-from sharedllm.bets.runner.run import EXECUTED, RESULT
 from sharedllm.errors import BadBet
 from sharedllm.store import atomic, sha256_of
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sharedllm.bets.criteria import VERDICTS, Judgement, Outcome
+from sharedllm.bets.criteria import VERDICTS, Judgement, Outcome, parse
+from sharedllm.bets.registration import LEVELS, TIERS
 from sharedllm.errors import BadBet
 from sharedllm.store import atomic, sha256_of
 
@@ -37,6 +39,11 @@ __all__ = [
 SCHEMA = "sharedllm/result-1"
 FATES = ("canonical", "exploratory", "interrupted")
 SERIES_KINDS = ("line", "bar", "interval", "points")
+
+_BET = re.compile(r"b[0-9]{3}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UTC = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 Numbers = list[float | None]
 
@@ -101,6 +108,8 @@ class Code:
 
 @dataclass(frozen=True)
 class Environment:
+    """Which interpreter, torch and lock file were in use."""
+
     lock_sha256: str | None  # of constraints.txt
     python: str
     torch: str | None
@@ -109,6 +118,8 @@ class Environment:
 
 @dataclass(frozen=True)
 class Hardware:
+    """Which machine it was, in words."""
+
     cpu: str
     cores: int
     memory_bytes: int
@@ -117,6 +128,8 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Timing:
+    """When it ran, how long, how much memory it took, and what was resumed."""
+
     started_utc: str
     wall_s: float
     limit_s: float
@@ -178,7 +191,6 @@ class Result:
 
 def rules(judgement: Judgement, per_seed: dict[str, Any]) -> tuple[list[Rule], list[Rule]]:
     """Controls and criteria of a judgement, each with the per-seed values that its rule reads."""
-    from sharedllm.bets.criteria import parse
 
     def rule(outcome: Outcome) -> Rule:
         read = {name: per_seed[name] for name in parse(outcome.rule).names if name in per_seed}
@@ -206,13 +218,27 @@ def parse_result(given: Any) -> Result:
     result: Result = _build(Result, given, "result")
     choices = [
         ("schema", result.schema, (SCHEMA,)),
-        ("tier", result.tier, ("full", "smoke")),
+        ("tier", result.tier, TIERS),
         ("fate", result.fate, FATES),
         ("verdict", result.verdict, VERDICTS),
     ]
+    choices += [("level", rule.level, ("control", *LEVELS)) for rule in (*result.controls, *result.criteria)]
     for key, value, allowed in choices:
         if value not in allowed:
             raise BadBet(f"{key} is {value!r}; known: {', '.join(allowed)}.")
+    patterns = [
+        ("bet", result.bet, _BET),
+        ("started_utc", result.timing.started_utc, _UTC),
+        ("commit", result.code.commit, _COMMIT),
+        ("registration_sha256", result.registration_sha256, _SHA256),
+        ("package_sha256", result.code.package_sha256, _SHA256),
+        ("notebook_sha256", result.code.notebook_sha256, _SHA256),
+        ("executed_sha256", result.code.executed_sha256, _SHA256),
+        ("lock_sha256", result.environment.lock_sha256, _SHA256),
+    ]
+    for key, text, pattern in patterns:
+        if text is not None and not pattern.fullmatch(text):
+            raise BadBet(f"{key} can't be {text!r}.")
     return result
 
 

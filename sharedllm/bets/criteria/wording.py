@@ -69,11 +69,16 @@ def _number(value: int | float, digits: int) -> str:
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
         text = f"{int(value):,}"
     elif 1e-3 <= abs(value) < 1e6:
-        text = f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+        text = f"{value:,.{_shown(value, digits)}g}"
     else:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         text = f"{mantissa.rstrip('0').rstrip('.')}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
     return text.replace("-", "−")
+
+
+def _shown(value: float, digits: int) -> int:
+    """Digits that are written: below a million, never fewer than stand before the point."""
+    return max(digits, len(str(int(abs(value))))) if abs(value) < 1e6 else digits
 
 
 def _several(values: list[Any], unit: str, digits: int) -> str:
@@ -148,7 +153,7 @@ def _enough_digits(value: Any, op: ast.cmpop, bound: Any) -> int:
         return _DIGITS
     compare = COMPARISONS[type(op)]
     for digits in range(_DIGITS, 17):
-        if compare(float(f"{value:.{digits - 1}e}"), bound) == compare(value, bound):
+        if compare(float(f"{value:.{_shown(value, digits) - 1}e}"), bound) == compare(value, bound):
             return digits
     return 17
 

@@ -7,14 +7,16 @@ from there. Only ``child`` imports papermill, and only in the child process. All
 
 from __future__ import annotations
 
+from sharedllm.bets.runner.execution import DEFAULT_OUTPUT_LIMIT_BYTES, run
 from sharedllm.bets.runner.notebook import check_notebook, read_notebook, recorded
-from sharedllm.bets.runner.recording import checkpoint, progress, record
-from sharedllm.bets.runner.run import DEFAULT_OUTPUT_LIMIT_BYTES, run
+from sharedllm.bets.runner.recording import bars, checkpoint, intervals, progress, record
 
 __all__ = [
     "DEFAULT_OUTPUT_LIMIT_BYTES",
+    "bars",
     "check_notebook",
     "checkpoint",
+    "intervals",
     "progress",
     "read_notebook",
     "record",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -34,6 +35,7 @@ from sharedllm.store import atomic
 
 _ENGINE = "sharedllm"
 _TAIL_LINES = 12
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Teller:
@@ -133,7 +135,7 @@ def main() -> None:
             tell=tell,
         )
     except PapermillExecutionError as error:
-        lines = [line for text in error.traceback for line in text.splitlines()]
+        lines = [line for text in error.traceback for line in _COLOURS.sub("", text).splitlines()]
         tell("crashed", error=f"{error.ename}: {error.evalue}"[:2000], tail=lines[-_TAIL_LINES:])
     except DeadKernelError:
         tell("dead")

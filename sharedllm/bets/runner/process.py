@@ -78,6 +78,8 @@ def watch(
     finally:
         _end(child, family)
         seen.wall_s = time.monotonic() - started_s
+        if (folder / "run.log").stat().st_size > limits.output_bytes:
+            os.truncate(folder / "run.log", limits.output_bytes)
     return seen
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sharedllm.bets.criteria import quantity
 from sharedllm.bets.provenance import package_sha256
@@ -22,7 +22,10 @@ from sharedllm.bets.result import Series
 from sharedllm.errors import BadBet
 from sharedllm.store import cached, canonical_json
 
-__all__ = ["PROGRESS_MIME", "RECORD_MIME", "SCOPE", "checkpoint", "progress", "record"]
+if TYPE_CHECKING:
+    from sharedllm.bets.evidence import Interval
+
+__all__ = ["PROGRESS_MIME", "RECORD_MIME", "SCOPE", "bars", "checkpoint", "intervals", "progress", "record"]
 
 RECORD_MIME = "application/vnd.sharedllm.record+json"
 PROGRESS_MIME = "application/vnd.sharedllm.progress+json"
@@ -64,6 +67,22 @@ def record(
         )
     rows = [f"{name:<32} {quantity(value)}" for name, value in payload["metrics"].items()]
     _show(RECORD_MIME, payload, "\n".join(["Recorded:", *rows]))
+
+
+def intervals(table: Mapping[str, Mapping[str, Interval]], **texts: Any) -> Series:
+    """Make a figure of ``table[curve][x]``, every curve over the same ``x``; ``texts`` as in ``Series``."""
+    x: list[float | str] = list(next(iter(table.values())))
+
+    def column(end: str) -> Any:
+        return {curve: [float(getattr(row[at], end)) for at in row] for curve, row in table.items()}
+
+    return Series(kind="interval", x=x, y=column("estimate"), low=column("low"), high=column("high"), **texts)
+
+
+def bars(table: Mapping[str, Mapping[str, float]], curves: Iterable[str], **texts: Any) -> Series:
+    """Make a figure of bars, ``table[x][curve]``; ``texts`` as in ``Series``."""
+    y: Any = {curve: [float(row[curve]) for row in table.values()] for curve in curves}
+    return Series(kind="bar", x=list(table), y=y, **texts)
 
 
 def checkpoint(name: str, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:

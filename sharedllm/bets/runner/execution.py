@@ -192,21 +192,21 @@ def _ended_well(seen: Watched, plan: Plan, limits: Limits, folder: Path) -> None
     """Raise ``RunFailed`` with one sentence for each way in which a run can end badly."""
     if seen.how == "finished":
         return
-    where = f"cell {seen.cell} of {seen.cells}" if seen.cells else "before its first cell"
+    where = f"in cell {seen.cell} of {seen.cells}" if seen.cells else "before its first cell"
     tail = "".join(f"\n    {line}" for line in seen.tail)
     log = "".join(f"\n    {line}" for line in _log_tail(folder / "run.log"))
     sentences = {
-        "time_limit": f"The run reached its limit of {plan.limit_s:,.0f} s in {where} and was ended.",
-        "memory_limit": f"The run used more than its {limits.memory_bytes or 0:,} bytes of memory in "
-        "{where} and was ended.",
-        "output_limit": f"The notebook printed more than {limits.output_bytes:,} bytes, in {where}, "
+        "time_limit": f"The run reached its limit of {plan.limit_s:,.0f} s {where} and was ended.",
+        "memory_limit": f"The run used more than its {limits.memory_bytes or 0:,} bytes of memory "
+        f"{where} and was ended.",
+        "output_limit": f"The notebook printed more than {limits.output_bytes:,} bytes, {where}, "
         "and was ended.",
-        "crashed": f"The notebook crashed in {where}: {seen.error}{tail}\n ",
-        "dead": f"The notebook's process died in {where}, as it does when memory runs out.{log}",
-        "write_failed": f"The notebook could not be kept while it ran, in {where}: {seen.error}",
-        "stopped": f"The run was stopped from the keyboard in {where}.",
+        "crashed": f"The notebook crashed {where}: {seen.error}{tail}\n",
+        "dead": f"The notebook's process died {where}, as it does when memory runs out.{log}",
+        "write_failed": f"The notebook could not be kept while it ran, {where}: {seen.error}",
+        "stopped": f"The run was stopped from the keyboard {where}.",
     }
-    raise RunFailed(sentences.get(seen.how, f"The run ended without a word in {where}.{log}"))
+    raise RunFailed(sentences.get(seen.how, f"The run ended without a word {where}.{log}"))
 
 
 def _keep_interrupted(folder: Path, target: Path, draft: Result, why: str) -> str:
