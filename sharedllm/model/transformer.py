@@ -6,6 +6,7 @@ in the whole model, and it turns hidden states into hidden states without ever s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,9 +17,9 @@ from sharedllm.model.cache import Cache, fits_context
 from sharedllm.model.config import Config
 from sharedllm.model.feedforward import MixtureOfExperts, SwiGLU
 from sharedllm.model.norm import RMSNorm
-from sharedllm.model.projection import Projection, project
+from sharedllm.model.projection import Int8Projection, Projection, project
 
-__all__ = ["Block", "Span", "Transformer"]
+__all__ = ["Block", "Span", "Transformer", "int8"]
 
 
 class Block(nn.Module):
@@ -80,7 +81,9 @@ class Transformer(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.head = None if config.tied_head else Projection(config.width, config.vocab_size)
+        self.head: nn.Module | None = None
+        if not config.tied_head:
+            self.head = Projection(config.width, config.vocab_size)
         self._draw()
 
     @torch.no_grad()
@@ -134,6 +137,22 @@ class Transformer(nn.Module):
             m.balance for m in self.modules() if isinstance(m, MixtureOfExperts) and m.balance is not None
         ]
         return torch.stack(losses).mean() if losses else self.norm.weight.new_zeros(())
+
+
+@torch.no_grad()
+def int8(model: Transformer) -> Transformer:
+    """A copy for faster decoding, whose projections and head hold int8 weights; all else is shared.
+
+    Experts and their routers stay as they are. The copy can't be trained, nor saved as a model.
+    """
+    copied = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+    for module in list(copied.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Projection) and not isinstance(module, MixtureOfExperts):
+                setattr(module, name, Int8Projection(child.weight))
+    if copied.head is None:
+        copied.head = Int8Projection(copied.embed.weight)
+    return copied.eval()
 
 
 def _run(
