@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,7 @@ def run_(
     this = catalogue.bet(bet)
     chosen = _regime(this, regime)
     console.print(f"{this.id} in {chosen}, tier {tier}: {escape(this.editorial.title)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: keep what there is, too
     with console.status("starting …") as status:
         result = run(
             catalogue,

@@ -35,6 +35,7 @@ from sharedllm.store import atomic
 
 _ENGINE = "sharedllm"
 _TAIL_LINES = 12
+_PATIENCE_S = 180  # a small machine at full load starts a kernel in a minute
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -107,7 +108,14 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, lambda *_: _leave(manager))
         manager.notebook_start()
         try:
-            client = Client(manager, kernel_name=kernel_name, kernel_manager_class=OwnKernel, timeout=None)
+            client = Client(
+                manager,
+                kernel_name=kernel_name,
+                kernel_manager_class=OwnKernel,
+                timeout=None,  # the parent holds the limit of the whole run
+                startup_timeout=_PATIENCE_S,
+                iopub_timeout=_PATIENCE_S,
+            )
             client.execute()
         finally:
             manager.notebook_complete()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,35 +18,17 @@ from sharedllm.bets.ledger.chain import Event
 from sharedllm.bets.ledger.history import registered_before
 from sharedllm.bets.registration import Bet, Catalogue, Plan
 from sharedllm.bets.result import SCHEMA, Code, Deviation, Result, Series, Timing, rules, write_result
-from sharedllm.bets.runner.kernel import OUTPUT_LIMIT
 from sharedllm.bets.runner.notebook import check_notebook, read_notebook, recorded, slim
 from sharedllm.bets.runner.process import Limits, Watched, watch
-from sharedllm.bets.runner.recording import SCOPE
-from sharedllm.errors import BadBet, RunFailed, SharedLLMError
-from sharedllm.store import atomic, home, sha256_of
+from sharedllm.bets.runner.surroundings import anonymous, environment
+from sharedllm.errors import RunFailed, SharedLLMError
+from sharedllm.store import atomic, sha256_of
 
 __all__ = ["DEFAULT_OUTPUT_LIMIT_BYTES", "EXECUTED", "RESULT", "run"]
 
 DEFAULT_OUTPUT_LIMIT_BYTES = 16 << 20
 EXECUTED = "executed.ipynb"
 RESULT = "result.json"
-
-# Only these reach a notebook: no start-up files, no Jupyter settings of the machine, no secrets of the shell.
-_KEPT = {
-    "HOME",
-    "LANG",
-    "LD_LIBRARY_PATH",
-    "LOGNAME",
-    "PATH",
-    "PYTHONPATH",
-    "TMPDIR",
-    "TZ",
-    "USER",
-    "VIRTUAL_ENV",
-}
-_KEPT |= {"HF_HOME", "HF_HUB_OFFLINE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE"}
-_KEPT_PREFIXES = ("CUDA_", "LC_", "MKL_", "NVIDIA_", "OMP_", "PIP_", "SHAREDLLM_", "TORCH_", "XDG_")
-_KEPT_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
 def run(
@@ -85,8 +65,17 @@ def run(
             "output": str(folder / EXECUTED),
             "parameters": {"regime": regime, "tier": tier, **plan.parameters},
         }
-        scope = sha256_of([code.package_sha256, code.notebook_sha256, bet.registration.sha256])
-        with _environment(scope, output_limit_bytes) as env:
+        setting = provenance.environment(catalogue.repository)
+        scope = sha256_of(
+            [
+                code.package_sha256,
+                code.notebook_sha256,
+                bet.registration.sha256,
+                setting.python,
+                setting.torch,
+            ]
+        )
+        with environment(scope, output_limit_bytes) as env:
             seen = watch(job, folder, env, limits, on_event)
         draft = _draft(catalogue, bet, plan, code, event, started_utc, seen)
         try:
@@ -164,7 +153,7 @@ def _judged(catalogue: Catalogue, bet: Bet, draft: Result, folder: Path, doubts:
     payload = recorded(notebook)
     judgement = judge(bet.registration, payload["metrics"])
     controls, criteria = rules(judgement, payload["per_seed"])
-    data, lost = slim(_anonymous(notebook, catalogue, folder))
+    data, lost = slim(anonymous(notebook, catalogue, folder))
     atomic.write_bytes(folder / EXECUTED, data)
     after = provenance.code(catalogue.repository, bet.notebook)
     now = (after.package_sha256, after.notebook_sha256)
@@ -204,7 +193,7 @@ def _ended_well(seen: Watched, plan: Plan, limits: Limits, folder: Path) -> None
         "crashed": f"The notebook crashed {where}: {seen.error}{tail}\n",
         "dead": f"The notebook's process died {where}, as it does when memory runs out.{log}",
         "write_failed": f"The notebook could not be kept while it ran, {where}: {seen.error}",
-        "stopped": f"The run was stopped from the keyboard {where}.",
+        "stopped": f"The run was stopped {where}.",
     }
     raise RunFailed(sentences.get(seen.how, f"The run ended without a word {where}.{log}"))
 
@@ -246,45 +235,6 @@ def _scratch(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _environment(scope: str, output_limit_bytes: int) -> Iterator[dict[str, str]]:
-    """The child's environment: the few variables that matter, and Jupyter folders of its own."""
-    with tempfile.TemporaryDirectory(prefix="sharedllm-run-", ignore_cleanup_errors=True) as folder:
-        yield {
-            **{name: value for name, value in os.environ.items() if _is_kept(name)},
-            "IPYTHONDIR": f"{folder}/ipython",
-            "JUPYTER_CONFIG_DIR": f"{folder}/config",
-            "JUPYTER_DATA_DIR": f"{folder}/data",
-            "JUPYTER_RUNTIME_DIR": f"{folder}/runtime",
-            "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", f"{folder}/matplotlib"),
-            "PYTHONHASHSEED": "0",
-            "SHAREDLLM_HOME": str(home()),
-            SCOPE: scope,
-            OUTPUT_LIMIT: str(output_limit_bytes),
-        }
-
-
-def _is_kept(name: str) -> bool:
-    return name in _KEPT or name.startswith(_KEPT_PREFIXES) or name.lower() in _KEPT_PROXIES
-
-
-def _anonymous(notebook: dict[str, Any], catalogue: Catalogue, folder: Path) -> dict[str, Any]:
-    """Take the machine's folders out of an executed notebook: it will be published."""
-    text = json.dumps(notebook, ensure_ascii=False)
-    for path, name in (
-        (folder, "<run>"),
-        (catalogue.repository, "<repository>"),
-        (home(), "<store>"),
-        (Path.home(), "~"),
-    ):
-        text = text.replace(json.dumps(str(path), ensure_ascii=False)[1:-1], name)
-    try:
-        anonymous: dict[str, Any] = json.loads(text)
-    except ValueError:
-        raise BadBet("The executed notebook is not JSON any more; this is a defect of ours.") from None
-    return anonymous
 
 
 def _log_tail(path: Path) -> list[str]:

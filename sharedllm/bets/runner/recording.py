@@ -29,7 +29,7 @@ __all__ = ["PROGRESS_MIME", "RECORD_MIME", "SCOPE", "bars", "checkpoint", "inter
 
 RECORD_MIME = "application/vnd.sharedllm.record+json"
 PROGRESS_MIME = "application/vnd.sharedllm.progress+json"
-SCOPE = "SHAREDLLM_RUN_SCOPE"  # set by the runner: hash of the package, the notebook and the registration
+SCOPE = "SHAREDLLM_RUN_SCOPE"  # set by the runner: hash of package, notebook, registration, python and torch
 MAX_RECORD_BYTES = 120_000
 _REPORT_EVERY_S = 1.0
 _VALUE_FILE = "value.json"

@@ -218,6 +218,23 @@ def test_a_runner_that_is_killed_takes_the_notebook_with_it(lab: Any) -> None:
     assert gone(int(pid_file.read_text()))
 
 
+def test_a_run_that_is_stopped_keeps_its_notebook(lab: Any) -> None:
+    pid_file = lab.root / "pid"
+    lab.set_cells(f'open({str(pid_file)!r}, "w").write("here")\nwhile True: pass')
+    command = [sys.executable, "-m", "sharedllm.cli.main", "bets", "run", "b118"]
+    runner = subprocess.Popen(
+        command, cwd=lab.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline_s = time.monotonic() + 60
+    while not pid_file.exists():
+        assert time.monotonic() < deadline_s
+        assert runner.poll() is None
+    runner.send_signal(signal.SIGTERM)
+    _, said = runner.communicate()
+    assert (runner.returncode, "The run was stopped in cell 3 of 4" in said) == (1, True)
+    assert read_result(interrupted(lab) / "result.json").fate == "interrupted"
+
+
 def test_plain_papermill_runs_the_same_notebook(lab: Any, tmp_path: Path) -> None:
     out = tmp_path / "out.ipynb"
     papermill = [sys.executable, "-m", "papermill", "--no-progress-bar", "-p", "tokens", "20"]
