@@ -42,8 +42,7 @@ def run(
     output_limit_bytes: int = DEFAULT_OUTPUT_LIMIT_BYTES,
     on_event: Callable[[Mapping[str, Any]], None] = lambda event: None,
 ) -> Result:
-    """Execute ``bet`` in ``regime`` and judge it; the folder ``out_dir`` (default under ``build/runs``) gets
-    it all.
+    """Execute ``bet`` in ``regime`` and judge it; ``out_dir`` (default under ``build/runs``) gets it all.
 
     ``on_event`` sees cells, progress lines and times as they happen. Raises ``BadBet`` before anything runs
     for a parameter or notebook that does not fit, and ``RunFailed`` or ``WriteFailed`` for a run that did not
@@ -60,23 +59,7 @@ def run(
     started_utc = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with _scratch(target) as folder:
         limits = Limits(plan.limit_s, plan.memory_limit_bytes, output_limit_bytes)
-        job = {
-            "notebook": str(bet.notebook.absolute()),
-            "output": str(folder / EXECUTED),
-            "parameters": {"regime": regime, "tier": tier, **plan.parameters},
-        }
-        setting = provenance.environment(catalogue.repository)
-        scope = sha256_of(
-            [
-                code.package_sha256,
-                code.notebook_sha256,
-                bet.registration.sha256,
-                setting.python,
-                setting.torch,
-            ]
-        )
-        with environment(scope, output_limit_bytes) as env:
-            seen = watch(job, folder, env, limits, on_event)
+        seen = _execute(catalogue, bet, plan, code, folder, limits, on_event)
         draft = _draft(catalogue, bet, plan, code, event, started_utc, seen)
         try:
             _ended_well(seen, plan, limits, folder)
@@ -87,6 +70,27 @@ def run(
         write_result(folder / RESULT, result)
         _publish(folder, target)
     return result
+
+
+def _execute(
+    catalogue: Catalogue,
+    bet: Bet,
+    plan: Plan,
+    code: Code,
+    folder: Path,
+    limits: Limits,
+    on_event: Callable[[Mapping[str, Any]], None],
+) -> Watched:
+    job = {
+        "notebook": str(bet.notebook.absolute()),
+        "output": str(folder / EXECUTED),
+        "parameters": {"regime": plan.regime, "tier": plan.tier, **plan.parameters},
+    }
+    setting = provenance.environment(catalogue.repository)
+    sources = [code.package_sha256, code.notebook_sha256, bet.registration.sha256]
+    scope = sha256_of([*sources, setting.python, setting.torch])
+    with environment(scope, limits.output_bytes) as env:
+        return watch(job, folder, env, limits, on_event)
 
 
 def _doubts(
