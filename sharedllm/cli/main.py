@@ -1,6 +1,6 @@
 """``sharedllm``: finds the command group by name and imports only that one.
 
-``--help`` must answer in < 300 ms (DESIGN §3), so the table below holds the help lines and torch, papermill and
+``--help`` must answer in < 300 ms, so the table below holds the help lines, and torch, papermill and
 matplotlib stay unimported until a command needs them. A test keeps table and groups equal.
 """
 
@@ -10,13 +10,13 @@ import importlib
 import sys
 from typing import Any
 
-import click
 import typer
 
 from sharedllm.errors import SharedLLMError
 
 GROUPS: dict[str, tuple[str, str]] = {
     "bets": ("sharedllm.cli.bets", "List, register, run, decide and check bets."),
+    "book": ("sharedllm.cli.book", "Build the book under build/book."),
     "corpus": ("sharedllm.cli.corpus", "Show the texts, users and domains, and fetch them."),
     "model": ("sharedllm.cli.model", "Fetch, convert, inspect and try models."),
     "train": ("sharedllm.cli.train", "Train a base model from a recipe."),
@@ -24,19 +24,18 @@ GROUPS: dict[str, tuple[str, str]] = {
 
 
 class LazyGroups(typer.core.TyperGroup):
-    """A click group whose members are imported when they are called, not when they are listed."""
+    """A command group whose members are imported when they are called, not when they are listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(GROUPS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in GROUPS:
             return None
         module, help_line = GROUPS[cmd_name]
         if "--help" in sys.argv[1:2] or len(sys.argv) == 1:
-            return click.Command(cmd_name, help=help_line)
-        app: Any = importlib.import_module(module).app
-        command: click.Command = typer.main.get_command(app)
+            return typer.core.TyperCommand(cmd_name, help=help_line)
+        command = typer.main.get_command(importlib.import_module(module).app)
         command.name = cmd_name
         return command
 
