@@ -21,6 +21,7 @@ from sharedllm.combiner.bounds import (
 )
 from sharedllm.combiner.mixture import mixture, token_log_probabilities
 from sharedllm.combiner.product import geometric_mean, power_mean, product, raw_sum
+from sharedllm.combiner.rules import by_rule
 from sharedllm.combiner.weights import Bayes, FixedShare, Static, Uniform, Weights
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Uniform",
     "Weights",
     "best_switching",
+    "by_rule",
     "fixed_share_price",
     "fixed_share_slack",
     "geometric_mean",
