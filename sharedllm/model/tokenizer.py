@@ -50,6 +50,10 @@ class Tokenizer:
         add_bos: bool = False,
         ends: Iterable[int] = (),
     ) -> None:
+        if not (chat_template is None or type(chat_template) is str):
+            raise BadModelFile(
+                "The chat template is not text; the model file is inconsistent, fetch it again."
+            )
         self._plain = _parse(json_str)
         if _writable_by_people(self._plain, chat_template or ""):
             json_str = _marked(json_str, chat_template or "")
@@ -57,14 +61,15 @@ class Tokenizer:
         self._plain.encode_special_tokens = True
         self.chat_template = chat_template
         self.bos, self.eos, self.add_bos = bos, eos, add_bos and bos is not None
-        self.ends = frozenset(ends) | ({eos} if eos is not None else set())
+        endings = [*ends] if eos is None else [*ends, eos]
         self.vocab_size: int = self._plain.get_vocab_size(with_added_tokens=True)
-        for token in self.ends | ({bos} if bos is not None else set()):
-            if not 0 <= token < self.vocab_size:
+        for token in endings if bos is None else [*endings, bos]:
+            if type(token) is not int or not 0 <= token < self.vocab_size:
                 raise BadModelFile(
-                    f"The tokenizer names token {token} as a beginning or an end, but its vocabulary has "
+                    f"The tokenizer names token {token!r} as a beginning or an end, but its vocabulary has "
                     f"{self.vocab_size} tokens; the model file is inconsistent, fetch it again."
                 )
+        self.ends = frozenset(endings)
         self._json = json_str
 
     def to_bytes(self) -> bytes:

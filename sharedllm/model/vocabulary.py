@@ -92,7 +92,7 @@ def sentencepiece_json(
 
 
 def _pair(merge: str) -> tuple[str, str]:
-    left, space, right = merge.partition(" ")
+    left, space, right = str(merge).partition(" ")
     if not (left and space and right) or " " in right:
         raise BadModelFile(
             f"The tokenizer has {merge!r} as a merge, but a merge is two pieces with a space between."

@@ -16,7 +16,7 @@ import transformers
 from sharedllm import store
 from sharedllm.errors import BadModelFile
 from sharedllm.model import Tokenizer
-from sharedllm.store import gguf
+from sharedllm.store import gguf, gguf_header
 
 Kind = library.GGMLQuantizationType
 WriteGGUF = Callable[..., Path]
@@ -54,7 +54,7 @@ def test_every_block_format_is_dequantised_as_the_library_does(
 
 def test_our_parser_reads_what_the_librarys_reader_reads(write_gguf: WriteGGUF, reference: Reference) -> None:
     path = write_gguf(reference, Kind.Q8_0)
-    ours, theirs = gguf.read_contents(path), library.GGUFReader(path)
+    ours, theirs = gguf_header.read_contents(path), library.GGUFReader(path)
     fields = {k: f.contents() for k, f in theirs.fields.items() if not k.startswith("GGUF.")}
     assert ours.fields == fields
     places = {t.name: (tuple(reversed(t.shape.tolist())), t.data_offset, t.n_bytes) for t in theirs.tensors}
@@ -92,7 +92,7 @@ def test_a_count_that_lies_allocates_nothing(tmp_path: Path, count: int) -> None
         field = struct.pack("<Q1sI", 1, b"a", 9) + struct.pack("<IQ", kind, count)
         path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + field + bytes(64))
         with pytest.raises(BadModelFile, match="announce"):
-            gguf.read_contents(path)
+            gguf_header.read_contents(path)
 
 
 def test_an_unknown_tensor_type_is_named(write_gguf: WriteGGUF, reference: Reference) -> None:
@@ -166,6 +166,10 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_left(
         ({"tokenizer.ggml.merges": ["a b c"]}, "two pieces with a space between"),
         ({"tokenizer.ggml.merges": ["q zzz"]}, "merges don't fit its vocabulary"),
         ({"tokenizer.ggml.eos_token_id": 9999}, "names token 9999"),
+        ({"tokenizer.ggml.bos_token_id": "first"}, "names token 'first'"),
+        ({"tokenizer.ggml.merges": [1, 2]}, "two pieces with a space between"),
+        ({"tokenizer.chat_template": 7}, "chat template is not text"),
+        ({"split.count": 2}, "one part of a split model"),
     ],
 )
 def test_metadata_that_we_can_not_honour_is_refused(
