@@ -8,7 +8,6 @@ running Python, so two versions of Python give two bases; their hashes differ, a
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import platform
 import subprocess
@@ -26,7 +25,7 @@ from sharedllm.model import THIRTY_M_CONFIG, TOY_CONFIG, Config, Tokenizer, Tran
 from sharedllm.store import Loaded, Manifest, load, save
 from sharedllm.training.data import Streams, encode
 from sharedllm.training.evaluate import held_out, overall
-from sharedllm.training.loop import OnStep, Report, time_steps, train
+from sharedllm.training.loop import OnStep, Report, duplicate, time_steps, train
 from sharedllm.training.recipe import THIRTY_M, TOY, Recipe
 
 __all__ = ["BASES", "Prepared", "base", "budget_for", "domain_losses", "keep", "prepare", "train_base"]
@@ -76,12 +75,12 @@ def prepare(name: str, *, seed: int, device: str = "cpu") -> Prepared:
     _, config = _known(name)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BadRecipe(f"The device is {device!r}, but torch finds no GPU here; use --device cpu.")
-    domains = [corpus.domain(domain) for domain in corpus.BASE_DOMAINS]
-    tokenizer = train_tokenizer((d.text for domain in domains for d in domain.train), config.vocab_size)
-    streams = Streams({domain.name: encode(tokenizer, domain.train) for domain in domains})
+    mix = corpus.base_mix()
+    tokenizer = train_tokenizer((d.text for documents in mix.values() for d in documents), config.vocab_size)
+    streams = Streams({name: encode(tokenizer, documents) for name, documents in mix.items()})
     torch.manual_seed(seed)
     model = Transformer(dataclasses.replace(config, vocab_size=tokenizer.vocab_size)).to(device)
-    return Prepared(model, tokenizer, streams, {domain.name: domain.sha256 for domain in domains})
+    return Prepared(model, tokenizer, streams, {name: corpus.domain(name).sha256 for name in mix})
 
 
 def budget_for(
@@ -93,7 +92,7 @@ def budget_for(
     From here on the run counts tokens, so that it resumes and repeats exactly; a machine that slows down
     takes longer. Raises ``BadRecipe`` when the time does not suffice for one step.
     """
-    per_step_s = time_steps(copy.deepcopy(prepared.model), prepared.streams, recipe, clock)
+    per_step_s = time_steps(duplicate(prepared.model), prepared.streams, recipe, clock)
     steps = int(seconds / per_step_s)
     if steps < 1:
         raise BadRecipe(
@@ -136,7 +135,7 @@ def keep(name: str, prepared: Prepared, recipe: Recipe, report: Report, *, seed:
     """
     model = prepared.model.to("cpu")
     # what is evaluated is what is stored: the weights after rounding to fp16
-    rounded = copy.deepcopy(model).half().float()
+    rounded = duplicate(model).half().float().eval()
     test = domain_losses(rounded, prepared.tokenizer, "test", window=recipe.window)
     provenance = _provenance(prepared, recipe, report, seed) | {
         "test_bits_per_byte": {domain: round(loss, 4) for domain, loss in test.items()}

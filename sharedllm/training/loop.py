@@ -28,7 +28,7 @@ from sharedllm.training.optimizer import Muon, adamw, hidden_matrices
 from sharedllm.training.recipe import Recipe
 from sharedllm.training.schedule import factor
 
-__all__ = ["OnStep", "Report", "Step", "time_steps", "train"]
+__all__ = ["OnStep", "Report", "Step", "duplicate", "time_steps", "train"]
 
 _UNTIMED_STEPS, _TIMED_STEPS = 2, 6
 
@@ -96,6 +96,16 @@ def train(
     model.eval()
     model.zero_grad(set_to_none=True)
     return Report(tuple(losses), recipe.steps * recipe.tokens_per_step, spent_s)
+
+
+def duplicate(model: Transformer) -> Transformer:
+    """Return an independent fp32 copy on the same device.
+
+    ``copy.deepcopy`` refuses a model that has just been trained, because its last balance loss holds a graph.
+    """
+    same = Transformer(model.config).to(next(model.parameters()).device)
+    same.load_state_dict(model.state_dict())
+    return same
 
 
 def time_steps(model: Transformer, streams: Streams, recipe: Recipe, clock: Callable[[], float]) -> float:

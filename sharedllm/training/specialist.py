@@ -6,7 +6,6 @@ everything that made it; the second call for the same specialist returns at once
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sharedllm.errors import BadModelFile
 from sharedllm.model import Transformer
 from sharedllm.store import Loaded, cached, canonical_json
 from sharedllm.training.data import Streams, encode
-from sharedllm.training.loop import OnStep, train
+from sharedllm.training.loop import OnStep, duplicate, train
 from sharedllm.training.recipe import SPECIALIST, Recipe
 
 __all__ = ["load_specialist", "specialist"]
@@ -46,7 +45,7 @@ def specialist(
     }
 
     def compute(folder: Path) -> None:
-        model = copy.deepcopy(base.model).float()
+        model = duplicate(base.model)
         streams = Streams({domain.name: encode(base.tokenizer, domain.train)})
         report = train(model, streams, recipe, seed=seed, on_step=on_step)
         safetensors.torch.save_file(model.state_dict(), folder / _WEIGHTS)
