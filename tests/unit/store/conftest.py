@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from sharedllm import store
 from sharedllm.model import Config, Tokenizer, Transformer, train_tokenizer
 
 TEXTS = ["the cat sat on the mat", "മലയാളം", "def main() -> None: return 12345", "🙂 hello\n\n  world"] * 4
@@ -47,7 +48,9 @@ WriteGGUF = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    if request.node.get_closest_marker("slow"):  # the pretrained model is fetched once, not once per test
+        return store.home()
     home = tmp_path / "home"
     monkeypatch.setenv("SHAREDLLM_HOME", str(home))
     return home
