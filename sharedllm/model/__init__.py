@@ -14,7 +14,7 @@ from sharedllm.model.generation import Generation, generate
 from sharedllm.model.sampling import Sampling, choose, probabilities
 from sharedllm.model.scoring import Window, log_probs, score, token_nats, windows
 from sharedllm.model.tokenizer import Tokenizer, train_tokenizer
-from sharedllm.model.transformer import Block, Span, Transformer, int8
+from sharedllm.model.transformer import Block, Span, Transformer, int8, join_weights
 
 __all__ = [
     "THIRTY_M_CONFIG",
@@ -31,6 +31,7 @@ __all__ = [
     "choose",
     "generate",
     "int8",
+    "join_weights",
     "log_probs",
     "probabilities",
     "score",

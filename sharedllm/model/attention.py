@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sharedllm.model.cache import Cache
 from sharedllm.model.config import Config
-from sharedllm.model.projection import Projection
+from sharedllm.model.projection import Projection, join, project_all
 
 __all__ = ["Attention", "Place"]
 
@@ -72,13 +72,16 @@ class Attention(nn.Module):
         self.v = Projection(config.width, shared)
         self.o = Projection(inner, config.width)
 
+    def join(self) -> None:
+        """Lay q, k and v end to end, so that decoding reads them in one product."""
+        join(self.q, self.k, self.v)
+
     def forward(self, h_BTD: Tensor, place: Place, cache: Cache | None, layer: int) -> Tensor:
         """Attend, writing keys and values into ``cache`` as ``layer`` if there is one."""
         B, T, _ = h_BTD.shape
         C = self.config.head_width
-        q_BHTC = _turn(self.q(h_BTD).view(B, T, -1, C).transpose(1, 2), place)
-        k_BKSC = _turn(self.k(h_BTD).view(B, T, -1, C).transpose(1, 2), place)
-        v_BKSC = self.v(h_BTD).view(B, T, -1, C).transpose(1, 2)
+        q, k, v = (x.view(B, T, -1, C).transpose(1, 2) for x in project_all(h_BTD, self.q, self.k, self.v))
+        q_BHTC, k_BKSC, v_BKSC = _turn(q, place), _turn(k, place), v
         if cache is not None:
             k_BKSC = _written(cache.keys[layer - cache.start], k_BKSC, place)
             v_BKSC = _written(cache.values[layer - cache.start], v_BKSC, place)

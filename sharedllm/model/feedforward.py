@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharedllm.model.config import Config
-from sharedllm.model.projection import Projection, project
+from sharedllm.model.projection import Projection, join, project, project_all
 
 __all__ = ["MixtureOfExperts", "SwiGLU"]
 
@@ -28,8 +28,13 @@ class SwiGLU(nn.Module):
 
     def forward(self, h_BTD: Tensor) -> Tensor:
         """Apply the gated unit to each position."""
-        down_BTD: Tensor = self.down(F.silu(self.gate(h_BTD)) * self.up(h_BTD))
+        gate_BTF, up_BTF = project_all(h_BTD, self.gate, self.up)
+        down_BTD: Tensor = self.down(F.silu(gate_BTF) * up_BTF)
         return down_BTD
+
+    def join(self) -> None:
+        """Lay gate and up end to end, so that decoding reads them in one product."""
+        join(self.gate, self.up)
 
 
 class MixtureOfExperts(nn.Module):

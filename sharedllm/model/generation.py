@@ -18,7 +18,7 @@ from sharedllm.errors import BadModelFile, BadPrompt
 from sharedllm.model.cache import Cache
 from sharedllm.model.sampling import Sampling, choose
 from sharedllm.model.tokenizer import Tokenizer
-from sharedllm.model.transformer import Transformer
+from sharedllm.model.transformer import Transformer, join_weights
 
 __all__ = ["Generation", "generate"]
 
@@ -62,6 +62,7 @@ def generate(
         for index, (tokens, chosen) in enumerate(zip(prompt_tokens, samplings, strict=True))
     ]
     if rows:
+        join_weights(model)
         with torch.inference_mode():
             _decode(model, rows, prompt_tokens)
     return [Generation(row.text, row.tokens, row.finish_reason) for row in rows]

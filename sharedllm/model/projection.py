@@ -8,13 +8,14 @@ against 27 GB/s, and 1.1–1.4× at 64 rows and more. Where gradients flow, PyTo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Int8Projection", "Projection", "project"]
+__all__ = ["Int8Projection", "Projection", "join", "project", "project_all"]
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # None: torch without oneDNN
 _FEW_ROWS = 8  # up to here reading int8 weights beats expanding them to bf16 first (measured)
@@ -48,6 +49,50 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
         and weight.device.type == "cpu"
     )
     return _ONEDNN(x, weight, None, "none", [], "") if fast else F.linear(x, weight)
+
+
+def project_all(x: Tensor, *projections: nn.Module) -> Sequence[Tensor]:
+    """Apply several projections to the same input: in one product where ``join`` laid their weights."""
+    weights = [] if torch.is_grad_enabled() else _plain_weights(projections)
+    joint = _joint(weights)
+    if joint is None:
+        return [projection(x) for projection in projections]
+    return torch.split(project(x, joint), [len(weight) for weight in weights], dim=-1)
+
+
+@torch.no_grad()
+def join(*projections: nn.Module) -> None:
+    """Lay the weights of projections end to end in memory, so that one product can read them all.
+
+    Each stays a parameter of its own, as a view: training, saving and ``peft`` see no difference. Does
+    nothing where they lie so already, or where one is no plain ``Projection``.
+    """
+    weights = _plain_weights(projections)
+    if weights and _joint(weights) is None:
+        with torch.inference_mode(False):
+            joined = torch.cat([weight.detach() for weight in weights])
+            for weight, part in zip(weights, torch.split(joined, [len(w) for w in weights]), strict=True):
+                weight.data = part
+
+
+def _plain_weights(projections: Sequence[nn.Module]) -> list[Tensor]:
+    """The weights of projections, or none if something else has taken the place of one (int8, LoRA)."""
+    weights = [projection.weight for projection in projections if type(projection) is Projection]
+    return weights if len(weights) == len(projections) else []
+
+
+def _joint(weights: Sequence[Tensor]) -> Tensor | None:
+    """The one matrix that weights form, if they lie end to end in one storage; no copy."""
+    if not weights:
+        return None
+    storage, at = weights[0].untyped_storage().data_ptr(), weights[0].storage_offset()
+    for weight in weights:
+        place = (weight.untyped_storage().data_ptr(), weight.storage_offset())
+        if place != (storage, at) or not weight.is_contiguous():
+            return None
+        at += weight.numel()
+    inputs = weights[0].shape[1]
+    return weights[0].as_strided((sum(map(len, weights)), inputs), (inputs, 1))
 
 
 class Int8Projection(nn.Module):

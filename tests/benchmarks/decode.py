@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from sharedllm import store
-from sharedllm.model import Transformer, int8
+from sharedllm.model import Transformer, int8, join_weights
 from tests.benchmarks.reference import as_transformers
 
 Measurement = dict[str, float]
@@ -91,6 +91,7 @@ def read_bandwidth_bytes_per_s(size: int) -> float:
 def measure(name: str, repeats: int, prompt_length: int, steps: int) -> dict[str, Any]:
     """Run every decoder in turn, ``repeats`` times after a warm-up; return medians and conditions."""
     model = store.load(name).model.eval()
+    join_weights(model)
     runners = {
         "ours": ours(model),
         "transformers": theirs(as_transformers(model)),

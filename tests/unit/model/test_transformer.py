@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import pytest
 import torch
 
 from sharedllm.errors import BadPrompt
-from sharedllm.model import Span, Transformer
+from sharedllm.model import Span, Transformer, join_weights
 
 TOKENS = torch.randint(320, (2, 11), generator=torch.Generator().manual_seed(1))
 
@@ -119,3 +120,51 @@ def test_a_new_models_loss_is_that_of_a_uniform_guess(dense: Transformer) -> Non
         Transformer(dense.config)(TOKENS).flatten(0, 1), TOKENS.flatten()
     )
     assert abs(nats.item() - torch.tensor(320.0).log().item()) < 0.1
+
+
+@torch.no_grad()
+def test_joined_weights_give_the_same_logits_and_names(model: Transformer) -> None:
+    before, names = model(TOKENS), list(model.state_dict())
+    join_weights(model)
+    torch.testing.assert_close(model(TOKENS), before, atol=1e-5, rtol=0)
+    assert list(model.state_dict()) == names
+
+
+def test_joining_weights_twice_moves_them_once(dense: Transformer) -> None:
+    join_weights(dense)
+    places = [p.data_ptr() for p in dense.parameters()]
+    join_weights(dense)
+    assert [p.data_ptr() for p in dense.parameters()] == places
+
+
+@torch.no_grad()
+def test_a_joined_weight_that_is_changed_or_replaced_counts_at_once(dense: Transformer) -> None:
+    join_weights(dense)
+    q = dense.blocks[0].attention.q
+    for change in (lambda: q.weight.mul_(2), lambda: setattr(q.weight, "data", q.weight.data * 2)):
+        change()
+        plain = Transformer(dense.config)
+        plain.load_state_dict(dense.state_dict())
+        torch.testing.assert_close(dense(TOKENS), plain(TOKENS), atol=1e-5, rtol=0)
+
+
+def test_a_joined_model_learns_as_an_unjoined_one_does(dense: Transformer) -> None:
+    joined = copy.deepcopy(dense)
+    join_weights(joined)
+    for model in (dense, joined):
+        model(TOKENS).logsumexp(-1).sum().backward()
+    for (name, p), q in zip(dense.named_parameters(), joined.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad), name
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_lora_takes_the_place_of_a_joined_projection(dense: Transformer) -> None:
+    peft = pytest.importorskip("peft")
+    plain = copy.deepcopy(dense)
+    join_weights(dense)
+    adapted = peft.get_peft_model(dense, peft.LoraConfig(target_modules=["q"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_()
+    assert not torch.allclose(adapted(TOKENS), plain(TOKENS), atol=1e-2)
