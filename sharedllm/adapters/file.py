@@ -10,8 +10,8 @@ Metadata: ``schema``, ``method``, ``base_sha256`` (of the base's weights). Tenso
 | ``unigram`` | ``tokens`` int32, ``bias`` fp32 (nats) | 8 KB |
 
 DESIGN §5 writes δ = γ − 1: the same where the base's gains are 1, as before training. A pretrained base has
-others (SmolLM2's lie between −1 and 60), so δ counts from the base's own gain: an adapter of zeros is the
-base, always.
+others (SmolLM2-135M's have mean 0.29 and range from −2.1 to 3.3), so δ counts from the base's own gain: an
+adapter of zeros is the base, always.
 
 *Covered*: a truncated or foreign file, another base, missing or surplus tensors, wrong shapes, NaN and
 infinity. *Not covered*: an adapter made to harm, with finite numbers of the right shape.

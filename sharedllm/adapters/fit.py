@@ -10,8 +10,14 @@ Repeatable: same tokens, seed, budget, precision and number of threads give the 
 another number of threads adds up in another order. *Not covered*: the same bits on another processor.
 
 ``bf16`` runs the products of forward and backward in bfloat16 (trained weights, gains, softmax and sums stay
-fp32), on a CPU that has it (AVX512-BF16 or AMX) 1.6 × as many tokens per CPU-second [measured]; validation
-losses of such a fit are bf16's too. Report losses from ``model.score``, in fp32.
+fp32). Measured on SmolLM2-135M, 4 × 256 tokens per step, one core with AVX512-BF16, tokens per CPU-second:
+
+| | norm | lora | full |
+|---|---:|---:|---:|
+| fp32 | 138 | 106 | 86 |
+| bf16 | 226 | 191 | 138 |
+
+Validation losses of a bf16 fit are bf16's too. Report losses from ``model.score``, in fp32.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ ROWS = 256
 
 def head_weight(model: Transformer) -> Tensor:
     """Give the matrix that makes logits of hidden states, ``[V, D]``: the head, or a tied embedding."""
-    return model.embed.weight if model.head is None else model.head.weight
+    name = "embed.weight" if model.head is None else "head.weight"
+    return model.get_parameter(name)
 
 
 def pieces(h_MD: Tensor, targets_M: Tensor) -> list[tuple[Tensor, Tensor]]:
