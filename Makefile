@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Torch's threads wait asleep: spinning, they slow every other program and themselves (see cli/main.py)
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help demo test check bets book clean
 help:

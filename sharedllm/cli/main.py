@@ -7,6 +7,7 @@ matplotlib stay unimported until a command needs them. A test keeps table and gr
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -16,7 +17,7 @@ from sharedllm.errors import SharedLLMError
 
 GROUPS: dict[str, tuple[str, str]] = {
     "bets": ("sharedllm.cli.bets", "List, register, run, decide and check bets."),
-    "book": ("sharedllm.cli.book", "Build the book under build/book."),
+    "book": ("sharedllm.cli.book", "Build the book from book/ and catalogue/, without network, and print where it is."),
     "corpus": ("sharedllm.cli.corpus", "Show the texts, users and domains, and fetch them."),
     "model": ("sharedllm.cli.model", "Fetch, convert, inspect and try models."),
     "train": ("sharedllm.cli.train", "Train a base model from a recipe."),
@@ -60,6 +61,9 @@ def _root() -> None:
 
 def main() -> None:
     """Run the command line; a ``SharedLLMError`` becomes its sentence on stderr and its exit code."""
+    # Torch's threads spin while they wait, and on a machine that also does something else that made two
+    # threads 4 to 15 times slower than one [measured]; asleep they cost little.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except SharedLLMError as error:
