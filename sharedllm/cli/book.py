@@ -45,7 +45,7 @@ def build(
     catalogue: Annotated[Path | None, typer.Option(help="A checkout; default: the one you are in.")] = None,
     out: Annotated[Path | None, typer.Option(help="Default: build/book in the checkout.")] = None,
 ) -> None:
-    """Build the book from book/ and catalogue/, without network, and print where it is."""
+    """Build the book, without network, and print where it is."""
     found = find_catalogue(catalogue)
     target = out or found.repository / "build" / "book"
     assemble(found, target)

@@ -17,7 +17,7 @@ from sharedllm.errors import SharedLLMError
 
 GROUPS: dict[str, tuple[str, str]] = {
     "bets": ("sharedllm.cli.bets", "List, register, run, decide and check bets."),
-    "book": ("sharedllm.cli.book", "Build the book from book/ and catalogue/, without network, and print where it is."),
+    "book": ("sharedllm.cli.book", "Build the book, without network, and print where it is."),
     "corpus": ("sharedllm.cli.corpus", "Show the texts, users and domains, and fetch them."),
     "model": ("sharedllm.cli.model", "Fetch, convert, inspect and try models."),
     "train": ("sharedllm.cli.train", "Train a base model from a recipe."),
