@@ -55,4 +55,6 @@ def test_a_folder_holds_few_modules() -> None:
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
-    assert not [p for p in SOURCES if p.stem in NAMES_THAT_SAY_NOTHING or p.parent.name in NAMES_THAT_SAY_NOTHING]
+    assert not [
+        p for p in SOURCES if p.stem in NAMES_THAT_SAY_NOTHING or p.parent.name in NAMES_THAT_SAY_NOTHING
+    ]
