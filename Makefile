@@ -1,4 +1,5 @@
 # Verbs: demo · test · check · bets · book · clean. Each sets up what it needs.
+SHELL  := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -16,9 +17,13 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SharedLLM needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 " )'
-	@echo "Installing into $(VENV) (about 1.5 GB with PyTorch; two minutes on a fast connection) …"
+	@echo "Installing into $(VENV) (about 2 GB with PyTorch; two minutes on a fast connection) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bets,book,dev]'
+	@mkdir -p build
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bets,book,dev]' 2>&1 \
+	  | tee build/install.log \
+	  | awk '/^Collecting/ {printf "\r  %d packages found", ++n; fflush()} /^Installing coll/ {print "; installing them …"; fflush()}' \
+	  || { tail -n 20 build/install.log; echo "The installation failed; build/install.log has all of it."; exit 1; }
 	@touch $@
 
 demo: $(READY)
