@@ -20,8 +20,8 @@ def twin(base: Transformer, trained: Collection[str], precision: str) -> Transfo
 
     Trained weights are copies in fp32. Frozen ones are the base's own memory or, for ``bf16``, projections
     rounded to bf16 once (autocast would round them at every step). The base, its ``requires_grad`` flags
-    included, is not touched. Frozen weights cost no gradient: on SmolLM2-135M 1,024 tokens take 7.4 CPU-seconds
-    with gains trained and 11.9 with all weights [measured, fp32].
+    included, is not touched. Frozen weights cost no gradient: on SmolLM2-135M 1,024 tokens take 7.4
+    CPU-seconds with gains trained and 11.9 with all weights [measured, fp32].
     """
     weights = {}
     for name, weight in base.named_parameters():
