@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sharedllm import adapters, corpus, training
+from sharedllm.bets.runner import progress
 from sharedllm.model import Transformer
 from sharedllm.store import Loaded
 
@@ -41,7 +42,7 @@ def specialists(
     raise: ``UnknownName``, ``MissingSource``, ``BadRecipe``.
     """
     make = _trained if base.manifest.name in _TRAINED_WHOLE else _adapted
-    return [make(base, corpus.domain(name), tokens, lr, seed) for name in domains]
+    return [make(base, corpus.domain(name), tokens, lr, seed) for name in progress(domains, "specialists")]
 
 
 def itself(base: Loaded) -> Specialist:
