@@ -40,7 +40,7 @@ def environment(scope: str, output_limit_bytes: int) -> Iterator[dict[str, str]]
     """The child's environment: the few variables that matter, and Jupyter folders of its own."""
     with tempfile.TemporaryDirectory(prefix="sharedllm-run-", ignore_cleanup_errors=True) as folder:
         yield {
-            # threads that spin while they wait make two busy programs 5 to 10 times slower than one [measured]
+            # threads that spin while they wait slow two busy programs 5 to 10 times [measured]
             "OMP_WAIT_POLICY": "passive",
             **{name: value for name, value in os.environ.items() if _is_kept(name)},
             "IPYTHONDIR": f"{folder}/ipython",
