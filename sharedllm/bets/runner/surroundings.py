@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,9 @@ def _is_kept(name: str) -> bool:
 
 def anonymous(notebook: dict[str, Any], catalogue: Catalogue, folder: Path) -> dict[str, Any]:
     """Take the machine's folders out of an executed notebook: it will be published."""
-    places = {folder: "<run>", catalogue.repository: "<repository>", home(): "<store>", Path.home(): "~"}
+    python = Path(sys.prefix)  # goes before the repository, which may hold it; warnings name its files
+    places = {folder: "<run>", python: "<python>", catalogue.repository: "<repository>"}
+    places |= {home(): "<store>", Path.home(): "~"}
     text = json.dumps(notebook, ensure_ascii=False)
     for path, name in places.items():
         if len(path.parts) > 1:  # a home of "/" would take every slash with it
