@@ -1,0 +1,93 @@
+"""What the API and the page stand on: a service that continues prompts and can say how it is doing.
+
+The primary implements it; nothing in this room knows a node, a socket or a tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+from sharedllm.model import Sampling, Tokenizer
+
+__all__ = ["Ask", "Said", "Service", "Stream"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask:
+    """One prompt to continue; ``top_logprobs`` (≤ 20) alternatives are wanted for each token.
+
+    ``request_id`` goes with it into every log; ``client`` says who asks, for a fair share.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    top_logprobs: int = 0
+    request_id: str = ""
+    client: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """One generated token: the text that is now safe to show, its log-probability (nats), and its time.
+
+    ``piece`` may be empty (half a character, or the beginning of a stop string). ``token`` is −1 for text
+    that is let go at the end without a token of its own. ``top`` are (token, log-probability), likeliest
+    first. ``ms`` is the time since the token before.
+    """
+
+    token: int
+    piece: str
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    ms: float
+
+
+class Stream(AsyncIterator[Said], Protocol):
+    """A continuation as it comes; the properties are final once the iteration has ended.
+
+    ``finish_reason`` is "stop", "length" or "cancelled". ``cancel`` may be called at any time, by the event
+    loop that iterates, and frees what the request holds; nobody reads on after it.
+    """
+
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def failovers(self) -> int: ...
+    def cancel(self) -> None: ...
+
+
+class Service(Protocol):
+    """One model, served; every method may be called from the event loop, except ``explain``, which blocks."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def created(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    def submit(self, ask: Ask) -> Stream:
+        """Begin to continue a prompt. Raises ``Busy``, ``BadPrompt`` and ``NoPipeline``."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """The live picture that the page and ``status`` show; cheap."""
+        ...
+
+    def explain(self, prompt: Sequence[int], token: int) -> dict[str, Any]:
+        """Say what moved ``token`` after ``prompt``: nodes, layers, alternatives. Blocks up to seconds."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether a real token has gone through the whole pipeline, and a sentence."""
+        ...
