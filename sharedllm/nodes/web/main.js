@@ -1,0 +1,95 @@
+// Ties the parts of the page together: keys of the keyboard, the news of the pipeline, the key of the API.
+
+import { keyGiven, onKeyNeeded, request, serverEvents } from "./api.js";
+import { Chat } from "./chat.js";
+import { byId } from "./dom.js";
+import { Pipeline } from "./pipeline.js";
+import { openSettings } from "./settings.js";
+import { TokenPanel } from "./token.js";
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 8000;
+
+const pipeline = new Pipeline();
+const panel = new TokenPanel();
+const chat = new Chat((busy) => pipeline.busy(busy));
+
+function askForKey(again) {
+  const dialog = byId("key-dialog");
+  byId("key").value = "";
+  byId("key-title").textContent = again ? "That key was not the right one" : "This primary asks for a key";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    byId("key-cancel").onclick = () => dialog.close("");
+    byId("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      dialog.close("given");
+    };
+    dialog.onclose = () => resolve(dialog.returnValue === "given" ? byId("key").value : null);
+  });
+}
+
+const pause = (duration) => new Promise((resolve) => setTimeout(resolve, duration));
+
+const seen = () =>
+  document.hidden ? new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true })) : null;
+
+/** Listen to the state for as long as someone looks; come back after every silence. */
+async function follow() {
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
+    await seen();
+    const away = new AbortController();
+    const hide = () => document.hidden && away.abort();
+    document.addEventListener("visibilitychange", hide);
+    try {
+      const response = await request("/v1/sharedllm/events", { signal: away.signal, quiet: true });
+      for await (const state of serverEvents(response)) {
+        wait = FIRST_WAIT_MS;
+        pipeline.update(state);
+        if (state.model !== chat.model) chat.named(state.model);
+      }
+      pipeline.lost("The primary ended its news; asking again.");
+    } catch (error) {
+      if (error.status === 401) {
+        pipeline.lost("The pipeline is shown once a key is given.");
+        await keyGiven();
+        continue;
+      }
+      if (!away.signal.aborted) pipeline.lost(error.message);
+    } finally {
+      document.removeEventListener("visibilitychange", hide);
+    }
+    await pause(wait);
+  }
+}
+
+async function start() {
+  openSettings();
+  onKeyNeeded(askForKey);
+  follow();
+  try {
+    const { data } = await (await request("/v1/models")).json();
+    chat.named(data[0].id);
+  } catch (error) {
+    pipeline.lost(error.message);
+  }
+}
+
+document.addEventListener("pick", (event) => panel.open(event.detail));
+document.addEventListener("cleared", () => panel.close());
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || event.defaultPrevented || byId("key-dialog").open) return;
+  if (byId("token").contains(document.activeElement)) panel.close();
+  else if (chat.stopping !== null) chat.stop();
+  else panel.close();
+});
+
+byId("tint").addEventListener("change", () => byId("turns").classList.toggle("plain-words", !byId("tint").checked));
+
+byId("show-pipeline").addEventListener("click", () => {
+  const open = byId("instrument").classList.toggle("open");
+  byId("show-pipeline").setAttribute("aria-expanded", String(open));
+});
+
+start();
