@@ -1,0 +1,86 @@
+"""The best plan along one order of nodes, exactly: which of them take part, and where the layers are cut.
+
+Dynamic programming over (last node used, layers placed so far). Any node may be passed over, so the subset is
+chosen exactly too, among those that keep the order. O(n²·L) additions for n nodes and L layers; times the
+number of nodes where an exact number is asked for. Where all hops cost ``a_i + a_j`` (every node's own way to
+one common middle, as when nothing is measured) no order is better than another, and this is the optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sharedllm.nodes.planner.problem import Chain, Floats, Problem
+
+__all__ = ["best_along", "fill", "taken"]
+
+
+def best_along(problem: Problem, order: Sequence[int]) -> Chain | None:
+    """Give the fastest chain whose nodes keep the order of ``order``; None if they can't hold the model."""
+    counts, layers = problem.count or 1, problem.layers
+    reached = np.full((len(order), counts, layers + 1), np.inf)  # time until that many layers are done
+    for place, node in enumerate(order):
+        arrived = _arrived(problem, order, reached, place)
+        reached[place] = fill(arrived, float(problem.s_per_layer[node]), int(problem.room[node]))
+    if not order:
+        return None
+    totals = reached[:, -1, layers] + problem.hop_s[list(order), problem.nodes]
+    place = int(totals.argmin())
+    return None if np.isinf(totals[place]) else _walk_back(problem, order, reached, place)
+
+
+def fill(arrived: Floats, s_per_layer: float, room: int) -> Floats:
+    """Time until l layers are done when this node takes 1 to ``room`` of them: (…, L + 1) from (…, L + 1).
+
+    ``filled[l] = min over n of arrived[l − n] + n · s_per_layer``, as a sliding minimum by doubling.
+    """
+    work = s_per_layer * np.arange(arrived.shape[-1])
+    lowest = arrived - work
+    width = 1
+    while width < min(room, arrived.shape[-1]):
+        step = min(width, room - width)
+        lowest[..., step:] = np.minimum(lowest[..., step:], lowest[..., :-step])
+        width += step
+    filled = np.full_like(arrived, np.inf)
+    if room:
+        filled[..., 1:] = lowest[..., :-1] + work[1:]
+    return filled
+
+
+def taken(arrived: Floats, s_per_layer: float, room: int, layers: int) -> int:
+    """How many layers the node took when ``layers`` were done behind it: ``fill``'s minimum, found again."""
+    numbers = np.arange(1, min(room, layers) + 1)
+    return int(numbers[(arrived[layers - numbers] + numbers * s_per_layer).argmin()])
+
+
+def _arrived(problem: Problem, order: Sequence[int], reached: Floats, place: int) -> Floats:
+    """Time until work starts at this place, by nodes used and layers done before it: (counts, L + 1)."""
+    node = order[place]
+    arrived = np.full(reached.shape[1:], np.inf)
+    if place:
+        hop = problem.hop_s[list(order[:place]), node]
+        best = (reached[:place] + hop[:, None, None]).min(0)
+        if problem.count is None:
+            arrived = best
+        else:
+            arrived[1:] = best[:-1]
+    arrived[0, 0] = problem.hop_s[problem.nodes, node]
+    return arrived
+
+
+def _walk_back(problem: Problem, order: Sequence[int], reached: Floats, place: int) -> Chain:
+    chain: list[tuple[int, int]] = []
+    count, layers = reached.shape[1] - 1, problem.layers
+    while True:
+        node = order[place]
+        arrived = _arrived(problem, order, reached, place)[count]
+        took = taken(arrived, float(problem.s_per_layer[node]), int(problem.room[node]), layers)
+        chain.append((node, took))
+        layers -= took
+        if not layers:
+            return tuple(reversed(chain))
+        count -= problem.count is not None
+        hop = problem.hop_s[list(order[:place]), node]
+        place = int((reached[:place, count, layers] + hop).argmin())

@@ -1,0 +1,137 @@
+"""From all nodes to a chain: a shortlist, the search over it, and whether anyone outside it would help.
+
+The search takes time in proportion to the square of its nodes, so of many only a shortlist enters: those that
+lead by price per layer with the way there, by speed, by room, by nearness to the primary, in turns. After it
+every other node is tried as a single change; one that helps joins the shortlist. So no node is left out that
+would by itself make the plan faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sharedllm.nodes.planner.changes import Changes, changes
+from sharedllm.nodes.planner.offers import Links, ModelShape, NodeOffer
+from sharedllm.nodes.planner.pipeline import Plan, PlannedSpan
+from sharedllm.nodes.planner.problem import Chain, Floats, Ints, Problem, hops_s, square, token_s
+from sharedllm.nodes.planner.search import search
+
+__all__ = ["Choice", "choose", "shortlist"]
+
+SHORTLIST = 48
+_ROUNDS = 8
+_GAIN = 1e-9
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chain over a problem's nodes, what it takes, and what every idle node would make of it.
+
+    ``picked`` are the problem's nodes and ``idle`` the others or unused, both as indices of all offers.
+    """
+
+    problem: Problem
+    picked: list[int]
+    chain: Chain
+    token_s: float
+    idle: list[int]
+    changes: Changes
+
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes of the chain, in its order, as indices of all offers."""
+        return [self.picked[node] for node, _ in self.chain]
+
+    def as_plan(
+        self, offers: Sequence[NodeOffer], links: Links, left_out: Mapping[str, str], note: str = ""
+    ) -> Plan:
+        """Give the chain its spans, names and times; ``left_out`` is said in the order of ids."""
+        ring = [self.problem.nodes, *(node for node, _ in self.chain), self.problem.nodes]
+        hops = self.problem.hop_s[ring[:-1], ring[1:]].tolist()
+        spans: list[PlannedSpan] = []
+        start = 0
+        for (node, layers), hop in zip(self.chain, hops[:-1], strict=True):
+            compute_s = layers * float(self.problem.s_per_layer[node])
+            spans.append(PlannedSpan(offers[self.picked[node]].id, start, start + layers, compute_s, hop))
+            start += layers
+        return Plan(
+            tuple(spans),
+            self.token_s,
+            self.token_s - len(hops) * links.software_s,
+            hops[-1],
+            tuple(sorted(left_out.items())),
+            note,
+        )
+
+
+def choose(
+    offers: Sequence[NodeOffer], room: Ints, shape: ModelShape, links: Links, count: int | None
+) -> Choice:
+    """Choose the chain over ``offers``, which hold the model together (with ``count``: some that many do)."""
+    s_per_layer = np.array([offer.s_per_layer for offer in offers])
+    picked = shortlist(s_per_layer, room, hops_s(offers, [], shape, links)[:, 0], shape.layers, count)
+    first: list[int] = []
+    for _ in range(_ROUNDS):
+        hop = square([offers[node] for node in picked], shape, links)
+        problem = Problem(s_per_layer[picked], room[picked], hop, shape.layers, count)
+        chain = search(problem, [picked.index(node) for node in first])
+        if chain is None:  # pragma: no cover
+            raise AssertionError("the shortlist holds the model whenever all nodes do")
+        choice = _judged(offers, room, shape, links, problem, picked, chain)
+        better = [
+            which
+            for which in np.argsort(choice.changes.token_s, kind="stable").tolist()
+            if choice.changes.token_s[which] < choice.token_s * (1 - _GAIN)
+        ]
+        if not better:
+            break
+        newcomer = choice.idle[better[0]]
+        first = choice.changes.apply(choice.nodes, better[0], newcomer)
+        picked = sorted({*picked, *(choice.idle[which] for which in better[:SHORTLIST])})
+    return choice
+
+
+def shortlist(
+    s_per_layer: Floats, room: Ints, from_primary_s: Floats, layers: int, count: int | None
+) -> list[int]:
+    """Give the indices, ascending, of the nodes worth searching: they hold the model if all do."""
+    if len(room) <= SHORTLIST:
+        return list(range(len(room)))
+    by_room = np.argsort(-room, kind="stable").tolist()
+    leaders = [
+        np.argsort(key, kind="stable").tolist()
+        for key in (s_per_layer + 2 * from_primary_s / room, s_per_layer, -room, from_primary_s)
+    ]
+    picked = dict.fromkeys(by_room[:count] if count is not None else [])
+    for turn in zip(*leaders, strict=True):
+        if len(picked) >= SHORTLIST:
+            break
+        picked.update(dict.fromkeys(turn))
+    held = int(room[list(picked)].sum())
+    for node in by_room:
+        if held >= layers:
+            break
+        if node not in picked:
+            picked[node] = None
+            held += int(room[node])
+    return sorted(picked)
+
+
+def _judged(
+    offers: Sequence[NodeOffer],
+    room: Ints,
+    shape: ModelShape,
+    links: Links,
+    problem: Problem,
+    picked: list[int],
+    chain: Chain,
+) -> Choice:
+    used = [picked[node] for node, _ in chain]
+    idle = [node for node in range(len(offers)) if node not in set(used)]
+    others = (np.array([offers[node].s_per_layer for node in idle]), room[idle])
+    hop = hops_s([offers[node] for node in idle], [offers[node] for node in used], shape, links)
+    before_s = token_s(problem, chain)
+    return Choice(problem, picked, chain, before_s, idle, changes(problem, chain, before_s, others, hop))
