@@ -26,6 +26,7 @@ Ready = Callable[[], tuple[bool, str]]
 
 _log = logging.getLogger(__name__)
 _CLIENT_S = 5.0
+_POLL_S = 0.1  # how long closing may take
 _MAX_CLIENTS = 16
 
 
@@ -49,7 +50,9 @@ class Health:
             ) from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="health", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
