@@ -7,6 +7,8 @@ supported is refused by its name, never ignored.
 Bets that rest on it: none.
 """
 
+from sharedllm.nodes.api.app import create_app
+from sharedllm.nodes.api.listener import Server, make_server
 from sharedllm.nodes.api.service import Ask, Said, Service, Stream
 
-__all__ = ["Ask", "Said", "Service", "Stream"]
+__all__ = ["Ask", "Said", "Server", "Service", "Stream", "create_app", "make_server"]
