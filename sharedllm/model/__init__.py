@@ -10,11 +10,12 @@ Bets that rest on it: all that run a model; first b004 (mixture), b018 (glass bo
 
 from sharedllm.model.cache import Cache
 from sharedllm.model.config import THIRTY_M_CONFIG, TOY_CONFIG, Config
-from sharedllm.model.generation import Generation, generate
+from sharedllm.model.generation import Continuation, Generation, generate
+from sharedllm.model.projection import PackedProjection, steady
 from sharedllm.model.sampling import Sampling, choose, probabilities
 from sharedllm.model.scoring import Window, log_probs, score, token_nats, windows
 from sharedllm.model.tokenizer import Tokenizer, train_tokenizer
-from sharedllm.model.transformer import Block, Span, Transformer, int8, join_weights
+from sharedllm.model.transformer import Block, Span, Transformer, int8, join_weights, pack_weights
 
 __all__ = [
     "THIRTY_M_CONFIG",
@@ -22,7 +23,9 @@ __all__ = [
     "Block",
     "Cache",
     "Config",
+    "Continuation",
     "Generation",
+    "PackedProjection",
     "Sampling",
     "Span",
     "Tokenizer",
@@ -33,8 +36,10 @@ __all__ = [
     "int8",
     "join_weights",
     "log_probs",
+    "pack_weights",
     "probabilities",
     "score",
+    "steady",
     "token_nats",
     "train_tokenizer",
     "windows",

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from sharedllm.model.cache import Cache
 from sharedllm.model.config import Config
-from sharedllm.model.projection import Projection, join, project_all
+from sharedllm.model.projection import Projection, join, pack, project_all
 
-__all__ = ["Attention", "Place"]
+__all__ = ["Attention", "Place", "turns_at"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,23 @@ class Place:
         mask = _mask(position_BT, stop, h_BTD.dtype)[:, None]
         return cls(cos[position_BT][:, None], sin[position_BT][:, None], None, position_BT, stop, mask)
 
+    def attend(
+        self, q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """Attend to what is cached and to these tokens, which are cached if there is a cache."""
+        k_BKSC, v_BKSC = k_BKTC, v_BKTC
+        if cache is not None:
+            k_BKSC = _written(cache.keys[layer - cache.start], k_BKTC, self)
+            v_BKSC = _written(cache.values[layer - cache.start], v_BKTC, self)
+        return F.scaled_dot_product_attention(
+            q_BHTC,
+            k_BKSC,
+            v_BKSC,
+            attn_mask=self.mask,
+            is_causal=self.mask is None and q_BHTC.shape[2] > 1,
+            enable_gqa=q_BHTC.shape[1] != k_BKTC.shape[1],
+        )
+
 
 class Attention(nn.Module):
     """Attend to all earlier positions; ``H / K`` query heads share a key/value head.
@@ -67,34 +84,35 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         inner, shared = config.heads * config.head_width, config.kv_heads * config.head_width
-        self.q = Projection(config.width, inner)
-        self.k = Projection(config.width, shared)
-        self.v = Projection(config.width, shared)
-        self.o = Projection(inner, config.width)
+        self.q: nn.Module = Projection(config.width, inner)
+        self.k: nn.Module = Projection(config.width, shared)
+        self.v: nn.Module = Projection(config.width, shared)
+        self.o: nn.Module = Projection(inner, config.width)
 
     def join(self) -> None:
         """Lay q, k and v end to end, so that decoding reads them in one product."""
         join(self.q, self.k, self.v)
+
+    def pack(self) -> None:
+        """Serve from now on: see ``PackedProjection``."""
+        self.q, self.k, self.v = pack(self.q, self.k, self.v)
+        (self.o,) = pack(self.o)
 
     def forward(self, h_BTD: Tensor, place: Place, cache: Cache | None, layer: int) -> Tensor:
         """Attend, writing keys and values into ``cache`` as ``layer`` if there is one."""
         B, T, _ = h_BTD.shape
         C = self.config.head_width
         q, k, v = (x.view(B, T, -1, C).transpose(1, 2) for x in project_all(h_BTD, self.q, self.k, self.v))
-        q_BHTC, k_BKSC, v_BKSC = _turn(q, place), _turn(k, place), v
-        if cache is not None:
-            k_BKSC = _written(cache.keys[layer - cache.start], k_BKSC, place)
-            v_BKSC = _written(cache.values[layer - cache.start], v_BKSC, place)
-        out_BHTC = F.scaled_dot_product_attention(
-            q_BHTC,
-            k_BKSC,
-            v_BKSC,
-            attn_mask=place.mask,
-            is_causal=place.mask is None and T > 1,
-            enable_gqa=self.config.heads != self.config.kv_heads,
-        )
+        out_BHTC = place.attend(_turn(q, place), _turn(k, place), v, cache, layer)
         out_BTD: Tensor = self.o(out_BHTC.transpose(1, 2).reshape(B, T, -1))
         return out_BTD
+
+
+def turns_at(config: Config, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The turns (cos, and sin with its sign) for tokens at any ``positions`` ``[T]``: ``[T, C]`` each."""
+    room = _room(int(positions.max()) + 1)
+    cos, sin = _turns(config.head_width, config.rope_base, room, torch.float32, positions.device)
+    return cos[positions], sin[positions]
 
 
 def _turn(x_BHTC: Tensor, place: Place) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharedllm.model.config import Config
-from sharedllm.model.projection import Projection, join, project, project_all
+from sharedllm.model.projection import Projection, join, pack, project, project_all
 
 __all__ = ["MixtureOfExperts", "SwiGLU"]
 
@@ -22,9 +22,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.gate = Projection(config.width, config.hidden)
-        self.up = Projection(config.width, config.hidden)
-        self.down = Projection(config.hidden, config.width)
+        self.gate: nn.Module = Projection(config.width, config.hidden)
+        self.up: nn.Module = Projection(config.width, config.hidden)
+        self.down: nn.Module = Projection(config.hidden, config.width)
 
     def forward(self, h_BTD: Tensor) -> Tensor:
         """Apply the gated unit to each position."""
@@ -35,6 +35,11 @@ class SwiGLU(nn.Module):
     def join(self) -> None:
         """Lay gate and up end to end, so that decoding reads them in one product."""
         join(self.gate, self.up)
+
+    def pack(self) -> None:
+        """Serve from now on: see ``PackedProjection``."""
+        self.gate, self.up = pack(self.gate, self.up)
+        (self.down,) = pack(self.down)
 
 
 class MixtureOfExperts(nn.Module):
@@ -48,7 +53,8 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         expand = (config.experts, config.hidden, config.width)
-        self.router = Projection(config.width, config.experts)
+        self.router: nn.Module = Projection(config.width, config.experts)
+        self._fewest = 1
         self.gate_EFD = nn.Parameter(torch.empty(expand))
         self.up_EFD = nn.Parameter(torch.empty(expand))
         self.down_EDF = nn.Parameter(torch.empty(config.experts, config.width, config.hidden))
@@ -69,14 +75,19 @@ class MixtureOfExperts(nn.Module):
         experts = zip(
             groups, self.gate_EFD.unbind(), self.up_EFD.unbind(), self.down_EDF.unbind(), strict=True
         )
-        out_MD = torch.cat(
-            [
-                project(F.silu(project(group, gate)) * project(group, up), down)
-                for group, gate, up, down in experts
-                if len(group)
-            ]
-        )
+        out_MD = torch.cat([_computed(*each, fewest=self._fewest) for each in experts if len(each[0])])
         back_M = torch.empty_like(order_M).index_copy_(
             0, order_M, torch.arange(len(order_M), device=order_M.device)
         )
         return (out_MD[back_M] * p_M[:, None]).view_as(h_BTD)
+
+    def pack(self) -> None:
+        """Serve from now on: a token's result no longer depends on which others chose its expert."""
+        (self.router,) = pack(self.router)
+        self._fewest = 2
+
+
+def _computed(group_MD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, fewest: int) -> Tensor:
+    """One expert's SwiGLU of its group of tokens, computed over at least ``fewest`` rows."""
+    rows = group_MD if len(group_MD) >= fewest else group_MD.expand(fewest, -1).contiguous()
+    return project(F.silu(project(rows, gate_FD)) * project(rows, up_FD), down_DF)[: len(group_MD)]

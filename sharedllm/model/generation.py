@@ -20,7 +20,7 @@ from sharedllm.model.sampling import Sampling, choose
 from sharedllm.model.tokenizer import Tokenizer
 from sharedllm.model.transformer import Transformer, join_weights
 
-__all__ = ["Generation", "generate"]
+__all__ = ["Continuation", "Generation", "generate"]
 
 OnToken = Callable[[int, int, str], object]
 
@@ -58,7 +58,7 @@ def generate(
     ]
     samplings = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     rows = [
-        _Row(index, len(tokens), chosen, tokenizer, on_token)
+        Continuation(index, len(tokens), chosen, tokenizer, on_token)
         for index, (tokens, chosen) in enumerate(zip(prompt_tokens, samplings, strict=True))
     ]
     if rows:
@@ -68,7 +68,7 @@ def generate(
     return [Generation(row.text, row.tokens, row.finish_reason) for row in rows]
 
 
-def _decode(model: Transformer, rows: list[_Row], prompts: list[list[int]]) -> None:
+def _decode(model: Transformer, rows: list[Continuation], prompts: list[list[int]]) -> None:
     """Step all rows until each has finished; rows that have are dropped from the batch."""
     context, device = model.config.context, model.embed.weight.device
     longest = max(map(len, prompts))
@@ -105,7 +105,7 @@ def _prefill(
     return model.logits(h_BTD[torch.arange(len(prompts), device=device), last_B])
 
 
-class _Row:
+class Continuation:
     """One prompt's continuation: its tokens, its text, what is held back, and why it ended."""
 
     def __init__(

@@ -19,7 +19,7 @@ from sharedllm.model.feedforward import MixtureOfExperts, SwiGLU
 from sharedllm.model.norm import RMSNorm
 from sharedllm.model.projection import Int8Projection, Projection, project
 
-__all__ = ["Block", "Span", "Transformer", "int8", "join_weights"]
+__all__ = ["Block", "Span", "Transformer", "int8", "join_weights", "pack_weights"]
 
 
 class Block(nn.Module):
@@ -147,6 +147,17 @@ def join_weights(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention | SwiGLU):
             module.join()
+
+
+@torch.no_grad()
+def pack_weights(model: Span) -> None:
+    """Prepare a span for serving, in place: it gives each row the same bits in any company, and faster.
+
+    The span can't be trained, saved or joined afterwards; its plain weights are let go.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, Attention | SwiGLU | MixtureOfExperts):
+            module.pack()
 
 
 @torch.no_grad()

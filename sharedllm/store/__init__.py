@@ -17,7 +17,7 @@ from sharedllm.store.cache import cached, canonical_json, home, sha256_of
 from sharedllm.store.packages import Progress
 
 if TYPE_CHECKING:
-    from sharedllm.store.conversion import Loaded
+    from sharedllm.store.conversion import Loaded, opened_ends, opened_span
     from sharedllm.store.manifest import Manifest
     from sharedllm.store.zoo import Known, export, load, names, resolve, save, verify
 
@@ -33,6 +33,8 @@ __all__ = [
     "home",
     "load",
     "names",
+    "opened_ends",
+    "opened_span",
     "resolve",
     "save",
     "sha256_of",
@@ -40,7 +42,12 @@ __all__ = [
 ]
 
 # torch takes a second to import, and whoever only hashes, caches or fetches needs none of it
-_WITH_TORCH = {"Loaded": "conversion", "Manifest": "manifest"}
+_WITH_TORCH = {
+    "Loaded": "conversion",
+    "Manifest": "manifest",
+    "opened_ends": "conversion",
+    "opened_span": "conversion",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from sharedllm.errors import BadModelFile
 from sharedllm.model.config import Config
 from sharedllm.model.tokenizer import Tokenizer
-from sharedllm.model.transformer import Transformer
+from sharedllm.model.transformer import Span, Transformer
 from sharedllm.store import safetensors
 from sharedllm.store.blobs import Blobs, Sink
 from sharedllm.store.manifest import Manifest, Source
@@ -90,16 +90,53 @@ def opened(manifest: Manifest) -> Loaded:
 
     Raises ``BadModelFile`` if a blob is missing, cut short, or not what the manifest says.
     """
-    faults = _faults(manifest)
-    if faults:
-        raise BadModelFile(f"{manifest.name} can't be loaded: {faults[0]} Fetch or train the model again.")
-    blobs = Blobs()
-    tensors = safetensors.read_tensors(blobs.path(manifest.weights_sha256))
+    tensors = _mapped(manifest)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     model = _empty(manifest.config, shapes, manifest.name)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    tokenizer = Tokenizer.from_bytes(blobs.path(manifest.tokenizer_sha256).read_bytes())
+    tokenizer = Tokenizer.from_bytes(Blobs().path(manifest.tokenizer_sha256).read_bytes())
     return Loaded(model.eval(), tokenizer, manifest)
+
+
+def opened_span(manifest: Manifest, start: int, stop: int) -> Span:
+    """Layers ``[start, stop)`` alone, in fp32, mapped: nothing else of the file is read.
+
+    Raises what ``opened`` raises, and ``ValueError`` for a range that the model does not have.
+    """
+    with torch.device("meta"), _Undrawn():
+        span = Span(manifest.config, start, stop)
+    _assign(span, manifest, span.state_dict())
+    return span.eval()
+
+
+def opened_ends(manifest: Manifest) -> dict[str, torch.Tensor]:
+    """What is no layer: ``embed.weight``, ``norm.weight``, and ``head.weight`` unless it is the embedding."""
+    names = ["embed.weight", "norm.weight"] + ([] if manifest.config.tied_head else ["head.weight"])
+    tensors = _mapped(manifest)
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise BadModelFile(f"{manifest.name} holds no {missing[0]}. Fetch or train the model again.")
+    return {name: tensors[name].float() for name in names}
+
+
+def _assign(module: torch.nn.Module, manifest: Manifest, expected: Mapping[str, torch.Tensor]) -> None:
+    tensors = _mapped(manifest)
+    for name, place in expected.items():
+        given = tensors.get(name)
+        if given is None or given.shape != place.shape:
+            shape = None if given is None else tuple(given.shape)
+            raise BadModelFile(
+                f"Tensor {name} of {manifest.name} has the shape {shape}, not {tuple(place.shape)}. "
+                "Fetch or train the model again."
+            )
+    module.load_state_dict({name: tensors[name].float() for name in expected}, assign=True)
+
+
+def _mapped(manifest: Manifest) -> dict[str, torch.Tensor]:
+    faults = _faults(manifest)
+    if faults:
+        raise BadModelFile(f"{manifest.name} can't be loaded: {faults[0]} Fetch or train the model again.")
+    return safetensors.read_tensors(Blobs().path(manifest.weights_sha256))
 
 
 def refuse_nan(name: str, tensor: torch.Tensor, where: str) -> None:

@@ -1,0 +1,30 @@
+"""Engines: what computes. A stage runs a span of our own transformer; ``Engine`` serves it on a Unix socket.
+
+An engine knows models and frames, not nodes: who may call is settled by the proxy before it, and how the next
+worker is reached is a function that it is given. What must not happen here: certificates, tickets, HTTP.
+
+A token's bits never depend on which other requests are computed beside it, on where the model is cut or on the
+number of threads, so a generation that moves to another worker goes on bit for bit.
+Bets that rest on it: b005 (handoff), b045 (throttle).
+"""
+
+from sharedllm.engines.ends import Ends
+from sharedllm.engines.errors import BadStep, NotServed
+from sharedllm.engines.server import Dial, Engine, greet
+from sharedllm.engines.sessions import Admission, Find
+from sharedllm.engines.slots import kv_bytes_per_token
+from sharedllm.engines.stage import Stage, Work
+
+__all__ = [
+    "Admission",
+    "BadStep",
+    "Dial",
+    "Ends",
+    "Engine",
+    "Find",
+    "NotServed",
+    "Stage",
+    "Work",
+    "greet",
+    "kv_bytes_per_token",
+]

@@ -1,0 +1,89 @@
+"""Attention for rows of many sequences at once: each row goes to its own sequence's cache.
+
+The rows of a step lie end to end as if they were one sequence of one batch, which is all that norms and
+matrix products care about. Only attention must know where each belongs. A CHUNK attends in one product; each
+of ROWS attends alone, exactly as if it were decoded alone. Both depend on their own sequence only, and matrix
+products are steady (``model.PackedProjection``), so a token has the same bits in any company, with any number
+of threads. A chunk of one row is attended to alone, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharedllm.engines.slots import Slot
+from sharedllm.model.attention import Place, turns_at
+from sharedllm.model.cache import Cache
+from sharedllm.model.config import Config
+from sharedllm.wire import Op, Segment
+
+__all__ = ["Ragged"]
+
+
+class Ragged(Place):
+    """Where each row of a step stands: the segments that own rows, with their slots, in order."""
+
+    def __init__(self, config: Config, parts: Sequence[tuple[Segment, Slot]], first_layer: int) -> None:
+        positions = torch.cat([torch.arange(s.start, s.start + s.rows) for s, _ in parts])
+        cos, sin = turns_at(config, positions)
+        super().__init__(cos, sin, None, positions, int(positions.max()) + 1, None)
+        object.__setattr__(self, "_first", first_layer)
+        object.__setattr__(self, "_parts", [(segment, slot, _mask(segment)) for segment, slot in parts])
+
+    _first: int
+    _parts: list[tuple[Segment, Slot, Tensor | None]]
+
+    def attend(
+        self, q_BHTC: Tensor, k_BKTC: Tensor, v_BKTC: Tensor, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """Cache every row's key and value in its slot, and attend there: ``[1, H, R, C]``."""
+        out_BHTC = torch.empty_like(q_BHTC)
+        at = 0
+        for segment, slot, mask in self._parts:
+            rows = slice(at, at + segment.rows)
+            keys_KSC, values_KSC = slot.kv[layer - self._first]
+            written = slice(segment.start, segment.start + segment.rows)
+            keys_KSC[:, written], values_KSC[:, written] = k_BKTC[0, :, rows], v_BKTC[0, :, rows]
+            if segment.op is Op.CHUNK and segment.rows > 1:
+                keys, values = keys_KSC[None, :, : written.stop], values_KSC[None, :, : written.stop]
+                out_BHTC[:, :, rows] = _together(q_BHTC[:, :, rows], keys, values, mask)
+            else:
+                for i in range(segment.rows):
+                    seen = slice(0, segment.start + i + 1)
+                    out_BHTC[0, :, at + i] = _alone(
+                        q_BHTC[0, :, at + i], keys_KSC[:, seen], values_KSC[:, seen]
+                    )
+            at = rows.stop
+        return out_BHTC
+
+
+def _together(q_BHTC: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of a whole chunk."""
+    return F.scaled_dot_product_attention(
+        q_BHTC,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=mask is None,
+        enable_gqa=q_BHTC.shape[1] != keys.shape[1],
+    )
+
+
+def _alone(q_HC: Tensor, keys_KSC: Tensor, values_KSC: Tensor) -> Tensor:
+    """Attention of one row: PyTorch's own splits it by threads, and then adds in another order."""
+    q_KGC = q_HC.view(len(keys_KSC), -1, q_HC.shape[-1]) * q_HC.shape[-1] ** -0.5
+    weights_KGS = torch.softmax(q_KGC @ keys_KSC.transpose(1, 2), dim=-1)
+    return (weights_KGS @ values_KSC).view_as(q_HC)
+
+
+def _mask(segment: Segment) -> Tensor | None:
+    """Which earlier positions each row of a chunk may look at; None where plain causality says it all."""
+    if segment.op is not Op.CHUNK or segment.start == 0:
+        return None
+    stop = segment.start + segment.rows
+    hidden = torch.arange(stop) > torch.arange(segment.start, stop)[:, None]
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)

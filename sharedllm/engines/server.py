@@ -1,0 +1,292 @@
+"""The engine's socket: pipelines are opened, attached to and fed here; one thread computes, in turn.
+
+It listens on a Unix socket that only the proxy of the same worker reaches. The proxy says first what the
+caller's ticket allows (an *admission*); every request is checked against it.
+
+*Covered*: a caller that asks for another span, model or pipeline than its ticket's; frames of an epoch that
+is over; garbage; a side that vanishes at any moment; bodies announced before a pipeline is open. *Not
+covered*: who the caller is (the proxy's business).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import queue
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from sharedllm.engines.errors import BadStep, NotServed
+from sharedllm.engines.sessions import Admission, Find, Session, Sessions
+from sharedllm.errors import SharedLLMError
+from sharedllm.wire import (
+    VERSION,
+    Attach,
+    BadFrame,
+    Fault,
+    Frame,
+    Hello,
+    Kind,
+    Limits,
+    Link,
+    LinkClosed,
+    Open,
+    Opened,
+    Pong,
+    StepMeta,
+    Welcome,
+)
+
+__all__ = ["Dial", "Engine", "greet"]
+
+Dial = Callable[[dict[str, Any]], socket.socket]
+"""Connect to the next worker, given what ``Open.next`` says."""
+
+_LENGTH = struct.Struct(">I")
+_ADMISSION_BYTES = 4096
+_GREETING_S = 5.0
+_ATTACH_S = 60.0
+_UNOPENED = Limits(body_bytes=0)
+_QUEUE = 256
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Serves spans. ``find`` loads one, ``dial`` reaches the next worker, ``share`` of the time is used.
+
+    ``share`` is asked at every step: at 0.1 the engine rests nine times as long as it computed, so that the
+    machine stays its owner's.
+    """
+
+    def __init__(
+        self, find: Find, dial: Dial, memory_bytes: int, share: Callable[[], float] = lambda: 1.0
+    ) -> None:
+        self.sessions = Sessions(find, memory_bytes)
+        self._dial, self._share = dial, share
+        self._steps: queue.Queue[tuple[Session, Frame, float] | None] = queue.Queue(_QUEUE)
+        self._busy_since: float | None = None
+        self._step = 0
+        self.steps_done = 0
+        self._links: set[Link] = set()
+        self._listener: socket.socket | None = None
+
+    def serve(self, listener: socket.socket) -> None:
+        """Accept callers on ``listener`` until ``close``; computes in a thread of its own."""
+        self._listener = listener
+        threading.Thread(target=self._compute, name="compute", daemon=True).start()
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._caller, args=(sock,), name="caller", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting and end every connection."""
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        for link in list(self._links):
+            link.close()
+        self._steps.put(None)
+
+    def _caller(self, sock: socket.socket) -> None:
+        """Serve one connection to its end."""
+        try:
+            admission = _admission(sock)
+        except (OSError, ValueError, TypeError) as error:
+            _log.warning("A connection without a proper admission was closed: %s", error)
+            sock.close()
+            return
+        link = Link(sock, f"node {admission.caller[:8]}", _UNOPENED)
+        self._links.add(link)
+        session: Session | None = None
+        try:
+            _welcome(link)
+            while True:
+                frame = link.receive(None)
+                session = self._received(frame, link, admission, session)
+        except LinkClosed:
+            pass
+        except SharedLLMError as error:
+            _log.warning("%s: %s", link.name, error)
+            _refuse(link, str(error))
+        finally:
+            if session is not None:
+                self.sessions.drop(session)
+            link.close()
+            self._links.discard(link)
+
+    def _received(
+        self, frame: Frame, link: Link, admission: Admission, session: Session | None
+    ) -> Session | None:
+        """Act on one frame; return the session that this connection belongs to."""
+        if frame.kind is Kind.PING:
+            busy_s = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+            pong = Pong(busy_s, self._step, self._steps.qsize())
+            link.post(Frame(Kind.PONG, frame.epoch, frame.step, pong.to_bytes()))
+        elif frame.kind is Kind.OPEN and session is None:
+            return self._open(frame, link, admission)
+        elif frame.kind is Kind.ATTACH and session is None:
+            return self._attach(frame, link, admission)
+        elif frame.kind is Kind.STEP and session is not None:
+            self._steps.put((session, frame, time.monotonic()))
+        elif frame.kind is Kind.CLOSE:
+            raise LinkClosed(f"{link.name} closed the pipeline.")
+        else:
+            raise BadFrame(f"A {frame.kind.name} frame came where none may.")
+        return session
+
+    def _open(self, frame: Frame, link: Link, admission: Admission) -> Session:
+        request = Open.from_bytes(frame.meta)
+        _check(request.model == admission.model, "another model", admission)
+        _check(admission.start <= request.start < request.stop <= admission.stop, "another span", admission)
+        _check(request.pipeline == admission.pipeline, "another pipeline", admission)
+        session = self.sessions.open(request, frame.epoch, link, request.next is None)
+        link.limits = self._opened_limits(session)
+        self.sessions.add(session)
+        try:
+            if request.next is not None:
+                session.following = self._follow(request, frame.epoch)
+            work = session.work
+            opened = Opened(
+                work.slots.budget,
+                work.stage.kv_bytes_per_token,
+                work.stage.load_s,
+                torch.get_num_threads(),
+                work.stage.steady,
+                work.stage.config.width,
+            )
+            link.post(Frame(Kind.OPENED, frame.epoch, meta=opened.to_bytes()))
+        except SharedLLMError:
+            self.sessions.drop(session)
+            raise
+        return session
+
+    def _follow(self, request: Open, epoch: int) -> Link:
+        """Connect to the next worker and take the place before it."""
+        assert request.next is not None
+        link = Link(self._dial(request.next), "the next worker", _UNOPENED)
+        self._links.add(link)
+        greet(link)
+        link.post(Frame(Kind.ATTACH, epoch, meta=Attach(request.pipeline, request.stop).to_bytes()))
+        reply = link.receive(_ATTACH_S)
+        if reply.kind is not Kind.ATTACHED:
+            said = Fault.from_bytes(reply.meta).sentence if reply.kind is Kind.FAULT else reply.kind.name
+            raise NotServed(f"The next worker did not take the pipeline: {said}")
+        return link
+
+    def _attach(self, frame: Frame, link: Link, admission: Admission) -> Session:
+        request = Attach.from_bytes(frame.meta)
+        _check(request.pipeline == admission.pipeline, "another pipeline", admission)
+        session = self.sessions.attach(request.pipeline, frame.epoch, request.stop, link, _ATTACH_S)
+        _check(session.opened.model == admission.model, "another model", admission)
+        link.limits = self._opened_limits(session)
+        link.post(Frame(Kind.ATTACHED, frame.epoch))
+        return session
+
+    def _opened_limits(self, session: Session) -> Limits:
+        """From now on a step may carry as many rows as the limits say, of this model's width."""
+        limits = Limits()
+        widest = limits.rows * 2 * 4 * session.work.stage.config.width
+        return Limits(body_bytes=min(limits.body_bytes, widest))
+
+    def _compute(self) -> None:
+        """Take steps in order of arrival and pass them on; the only thread that computes."""
+        while (taken := self._steps.get()) is not None:
+            session, frame, arrived_s = taken
+            if session.closed:
+                continue
+            self._busy_since, self._step = time.monotonic(), frame.step
+            self._one(session, frame, self._busy_since - arrived_s)
+            self.steps_done += 1
+            self._busy_since = None
+
+    def _one(self, session: Session, frame: Frame, wait_s: float) -> None:
+        """Compute one step and send it on; whatever goes wrong becomes a sentence for the primary."""
+        last = session.following is None
+        try:
+            if frame.epoch != session.epoch:
+                raise BadStep(f"A step of epoch {frame.epoch} came to a pipeline of epoch {session.epoch}.")
+            meta, body = session.work.step(
+                StepMeta.from_bytes(frame.meta), frame.body, wait_s, self._steps.qsize()
+            )
+            meta = self._rested(meta)
+            kind = Kind.RESULT if last else Kind.STEP
+            session.out.post(Frame(kind, frame.epoch, frame.step, meta.to_bytes(), body))
+        except ArithmeticError as error:
+            session.fault(str(error), "previous")
+        except LinkClosed as error:
+            session.fault(str(error), "next")
+        except (SharedLLMError, ValueError) as error:
+            session.fault(str(error), "here")
+        except Exception as error:
+            _log.exception("A step failed")
+            session.fault(f"The engine failed: {type(error).__name__}.", "here")
+
+    def _rested(self, meta: StepMeta) -> StepMeta:
+        """Rest as long as the owner's share asks for, and count it as computing: the step was so slow."""
+        share, hop = self._share(), meta.hops[-1]
+        if share >= 1:
+            return meta
+        rest_s = hop.compute_us / 1e6 * (1 / share - 1)
+        time.sleep(rest_s)
+        hop = dataclasses.replace(hop, compute_us=hop.compute_us + round(rest_s * 1e6))
+        return dataclasses.replace(meta, hops=(*meta.hops[:-1], hop))
+
+
+def greet(link: Link) -> None:
+    """Agree on a version, as the caller. Raises ``BadFrame``, ``LinkClosed``, ``TimeoutError``."""
+    link.post(Frame(Kind.HELLO, meta=Hello([VERSION]).to_bytes()))
+    reply = link.receive(_GREETING_S)
+    if reply.kind is Kind.FAULT:
+        raise NotServed(Fault.from_bytes(reply.meta).sentence)
+    if reply.kind is not Kind.WELCOME or Welcome.from_bytes(reply.meta).version != VERSION:
+        raise BadFrame(f"{link.name} answered a greeting with {reply.kind.name}.")
+
+
+def _welcome(link: Link) -> None:
+    hello = link.receive(_GREETING_S)
+    if hello.kind is not Kind.HELLO or VERSION not in Hello.from_bytes(hello.meta).versions:
+        raise NotServed(f"This node speaks version {VERSION} of the protocol; the caller does not.")
+    link.post(Frame(Kind.WELCOME, meta=Welcome(VERSION).to_bytes()))
+
+
+def _admission(sock: socket.socket) -> Admission:
+    sock.settimeout(_GREETING_S)
+    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
+    if length > _ADMISSION_BYTES:
+        raise ValueError(f"it announces {length:,} bytes; at most {_ADMISSION_BYTES:,} are taken")
+    return Admission(**json.loads(_exactly(sock, length)))
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = sock.recv(count - len(data))
+        if not more:
+            raise ValueError("it ended early")
+        data += more
+    return data
+
+
+def _check(holds: bool, what: str, admission: Admission) -> None:
+    if not holds:
+        raise NotServed(
+            f"Node {admission.caller[:8]} asked for {what} than its ticket's: layers [{admission.start}, "
+            f"{admission.stop}) of {admission.model[:12]}."
+        )
+
+
+def _refuse(link: Link, sentence: str) -> None:
+    with contextlib.suppress(LinkClosed):
+        link.post(Frame(Kind.FAULT, meta=Fault(sentence[:1000], "request").to_bytes()))
