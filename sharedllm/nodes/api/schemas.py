@@ -56,8 +56,17 @@ _COMPLETION_NEUTRAL: dict[str, tuple[Any, ...]] = _NEUTRAL | {
     "suffix": ("",),
 }
 
-_Stop = Annotated[str, Field(min_length=1, max_length=1000)]
-_Stops = Annotated[list[_Stop], Field(max_length=16), pydantic.FailFast()]
+_MOST_STOPS, _LONGEST_STOP = 16, 1000
+
+
+def _stops(value: Any) -> Any:
+    """A text, or a short list of texts, as a list."""
+    given = value if isinstance(value, list) else [] if value is None else [value]
+    if len(given) > _MOST_STOPS or not all(
+        isinstance(stop, str) and 1 <= len(stop) <= _LONGEST_STOP for stop in given
+    ):
+        raise ValueError
+    return given
 
 
 def _stream_options(value: Any) -> Any:
@@ -83,8 +92,9 @@ class Asked(pydantic.BaseModel):
     top_p: float | None = Field(None, gt=0, le=1, description="a number above 0 and at most 1")
     top_k: int | None = Field(None, ge=0, le=10**9, description="a whole number ≥ 0 (0 keeps all tokens)")
     seed: int | None = Field(None, ge=-_SEEDS, lt=_SEEDS, description="a whole number from −2^63 to 2^63 − 1")
-    stop: str | _Stops | None = Field(
-        None, description="text, or a list of at most 16 texts, each of 1 to 1,000 characters"
+    stop: Annotated[Any, pydantic.AfterValidator(_stops)] = Field(
+        (),
+        description=f"text, or at most {_MOST_STOPS} texts, of 1 to {_LONGEST_STOP:,} characters each",
     )
     stream: bool | None = Field(None, description="true or false")
     stream_options: Annotated[Any, pydantic.AfterValidator(_stream_options)] = Field(
@@ -111,7 +121,6 @@ class Asked(pydantic.BaseModel):
 
     def sampling(self, room: int) -> Sampling:
         """How to continue a prompt after which ``room`` tokens fit. Raises ``BadPrompt``."""
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         wanted = self.most_tokens()
         return Sampling(
             temperature=1.0 if self.temperature is None else float(self.temperature),
@@ -119,7 +128,7 @@ class Asked(pydantic.BaseModel):
             top_p=1.0 if self.top_p is None else float(self.top_p),
             seed=secrets.randbelow(_SEEDS) if self.seed is None else self.seed,
             max_tokens=room if wanted is None else min(wanted, room),
-            stop=stop,
+            stop=tuple(self.stop),
         )
 
     @classmethod

@@ -44,7 +44,7 @@ class Said:
     ms: float
 
 
-class Stream(AsyncIterator[Said], Protocol):
+class Stream(Protocol):
     """A continuation as it comes; the properties are final once the iteration has ended.
 
     ``finish_reason`` is "stop", "length" or "cancelled". ``cancel`` may be called at any time, by the event
@@ -61,6 +61,8 @@ class Stream(AsyncIterator[Said], Protocol):
     def cached_tokens(self) -> int: ...
     @property
     def failovers(self) -> int: ...
+    def __aiter__(self) -> AsyncIterator[Said]: ...
+    async def __anext__(self) -> Said: ...
     def cancel(self) -> None: ...
 
 
