@@ -10,6 +10,7 @@ the coordinator's list and the proxy's ``admit``.
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 import threading
@@ -80,6 +81,11 @@ class Identity:
             context.load_cert_chain(self._certificate_path, self._key_path)
             self._contexts.add(context)
         return context
+
+    @functools.cached_property
+    def client(self) -> ssl.SSLContext:
+        """The one client context that this node's calls share; use it through ``wrap`` or ``wrap_socket``."""
+        return client_context(self)
 
     @property
     def _key_path(self) -> Path:

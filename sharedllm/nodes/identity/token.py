@@ -49,8 +49,8 @@ def parse_token(text: str) -> JoinToken:
     match = _TOKEN.fullmatch(text.strip())
     if match is None:
         raise JoinRefused(
-            f"What was given as a join token ({len(text.strip())} characters) is none: a token begins with "
-            f"SL1- and has {_TOKEN_CHARACTERS} characters. Copy the whole line that 'sharedllm token' printed."
+            f"What was given as a join token ({len(text.strip())} characters) is none: one begins with SL1- "
+            f"and has {_TOKEN_CHARACTERS} characters. Copy the whole line that 'sharedllm token' printed."
         )
     return JoinToken(fingerprint=match[1], id=match[2], secret=match[3])
 
