@@ -19,16 +19,18 @@ __all__ = ["best_along", "fill", "taken"]
 
 def best_along(problem: Problem, order: Sequence[int]) -> Chain | None:
     """Give the fastest chain whose nodes keep the order of ``order``; None if they can't hold the model."""
-    counts, layers = problem.count or 1, problem.layers
-    reached = np.full((len(order), counts, layers + 1), np.inf)  # time until that many layers are done
-    for place, node in enumerate(order):
-        arrived = _arrived(problem, order, reached, place)
-        reached[place] = fill(arrived, float(problem.s_per_layer[node]), int(problem.room[node]))
     if not order:
         return None
-    totals = reached[:, -1, layers] + problem.hop_s[list(order), problem.nodes]
+    counts, layers = problem.count or 1, problem.layers
+    ring = np.array([problem.nodes, *order])
+    hop = problem.hop_s[np.ix_(ring, ring)]
+    reached = np.full((len(order), counts, layers + 1), np.inf)  # time until that many layers are done
+    for place, node in enumerate(order):
+        arrived = _arrived(reached[:place], hop[: place + 1, place + 1], problem.count is not None)
+        reached[place] = fill(arrived, float(problem.s_per_layer[node]), int(problem.room[node]))
+    totals = reached[:, -1, layers] + hop[1:, 0]
     place = int(totals.argmin())
-    return None if np.isinf(totals[place]) else _walk_back(problem, order, reached, place)
+    return None if np.isinf(totals[place]) else _walk_back(problem, order, reached, hop, place)
 
 
 def fill(arrived: Floats, s_per_layer: float, room: int) -> Floats:
@@ -39,7 +41,10 @@ def fill(arrived: Floats, s_per_layer: float, room: int) -> Floats:
     work = s_per_layer * np.arange(arrived.shape[-1])
     lowest = arrived - work
     width = 1
-    while width < min(room, arrived.shape[-1]):
+    if room >= arrived.shape[-1] - 1:
+        lowest = np.minimum.accumulate(lowest, axis=-1)
+        width = room
+    while width < room:
         step = min(width, room - width)
         lowest[..., step:] = np.minimum(lowest[..., step:], lowest[..., :-step])
         width += step
@@ -55,32 +60,34 @@ def taken(arrived: Floats, s_per_layer: float, room: int, layers: int) -> int:
     return int(numbers[(arrived[layers - numbers] + numbers * s_per_layer).argmin()])
 
 
-def _arrived(problem: Problem, order: Sequence[int], reached: Floats, place: int) -> Floats:
-    """Time until work starts at this place, by nodes used and layers done before it: (counts, L + 1)."""
-    node = order[place]
+def _arrived(reached: Floats, hop_s: Floats, counted: bool) -> Floats:
+    """Time until work starts behind those ``reached``, by nodes used and layers done so far: (counts, L + 1).
+
+    ``hop_s`` leads here from the primary, then from each of them.
+    """
     arrived = np.full(reached.shape[1:], np.inf)
-    if place:
-        hop = problem.hop_s[list(order[:place]), node]
-        best = (reached[:place] + hop[:, None, None]).min(0)
-        if problem.count is None:
-            arrived = best
-        else:
+    if len(reached):
+        best = (reached + hop_s[1:, None, None]).min(0)
+        if counted:
             arrived[1:] = best[:-1]
-    arrived[0, 0] = problem.hop_s[problem.nodes, node]
+        else:
+            arrived = best
+    arrived[0, 0] = hop_s[0]
     return arrived
 
 
-def _walk_back(problem: Problem, order: Sequence[int], reached: Floats, place: int) -> Chain:
+def _walk_back(problem: Problem, order: Sequence[int], reached: Floats, hop_s: Floats, place: int) -> Chain:
     chain: list[tuple[int, int]] = []
+    counted = problem.count is not None
     count, layers = reached.shape[1] - 1, problem.layers
     while True:
         node = order[place]
-        arrived = _arrived(problem, order, reached, place)[count]
+        hop = hop_s[: place + 1, place + 1]
+        arrived = _arrived(reached[:place], hop, counted)[count]
         took = taken(arrived, float(problem.s_per_layer[node]), int(problem.room[node]), layers)
         chain.append((node, took))
         layers -= took
         if not layers:
             return tuple(reversed(chain))
-        count -= problem.count is not None
-        hop = problem.hop_s[list(order[:place]), node]
-        place = int((reached[:place, count, layers] + hop).argmin())
+        count -= counted
+        place = int((reached[:place, count, layers] + hop[1:]).argmin())

@@ -6,7 +6,7 @@ nodes that would slow the token are left out with a sentence that has the number
 
 - cuts and subset for a given order: exact (``along``)
 - subset and order: exact up to 10 usable nodes, a heuristic beyond (``search``)
-- ``spread``: the least possible slowest stage is exact (``balance``); within it, the least T as above
+- ``spread``: the least possible slowest stage is exact (``spread``); within it, the least T as above
 
 Measured (``python -m tests.benchmarks.planner``) beside brute force or the exact search: see that table.
 
@@ -19,6 +19,7 @@ already divided by load), layers of unequal size, and how good the measured figu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -62,14 +63,10 @@ def spares(
     offers: Sequence[NodeOffer], shape: ModelShape, objective: Objective, plan_: Plan, links: Links = _LINKS
 ) -> dict[str, Plan | NoHome]:
     """Give for every node of ``plan_`` the plan without it, ready for the moment when it is lost."""
+    lost = (span.node for span in plan_.spans)
     return {
-        span.node: plan(
-            offers,
-            shape,
-            Objective(objective.kind, objective.nodes, objective.banned | {span.node}),
-            links,
-        )
-        for span in plan_.spans
+        node: plan(offers, shape, replace(objective, banned=objective.banned | {node}), links)
+        for node in lost
     }
 
 
@@ -99,14 +96,14 @@ def _check_ids(offers: Sequence[NodeOffer]) -> None:
 def _sorted_out(
     offers: Sequence[NodeOffer], shape: ModelShape, objective: Objective
 ) -> tuple[list[NodeOffer], list[tuple[NodeOffer, str]]]:
-    """Those that may and can hold a layer, by id; and the others, with "banned", "untrusted" or "full"."""
+    """Those that may and can hold a layer, by id; and the others, with "banned", "not trusted" or "full"."""
     _check_ids(offers)
     usable, away = [], []
     for offer in sorted(offers, key=lambda offer: offer.id):
         if offer.id in objective.banned:
             away.append((offer, "banned"))
         elif not offer.trusted:
-            away.append((offer, "untrusted"))
+            away.append((offer, "not trusted"))
         elif room(offer, shape) < 1:
             away.append((offer, "full"))
         else:
@@ -115,10 +112,10 @@ def _sorted_out(
 
 
 def _why_away(away: list[tuple[NodeOffer, str]], shape: ModelShape) -> dict[str, str]:
-    say = {"banned": sentences.banned(), "untrusted": sentences.untrusted()}
+    say = {"banned": sentences.banned(), "not trusted": sentences.untrusted()}
     return {offer.id: say.get(why) or sentences.full(offer, shape) for offer, why in away}
 
 
 def _ignored(away: list[tuple[NodeOffer, str]]) -> list[str]:
-    counts = {why: sum(reason == why for _, reason in away) for why in ("banned", "untrusted", "full")}
-    return [f"{number} more {why}" for why, number in counts.items() if number]
+    counts = {why: sum(reason == why for _, reason in away) for why in ("banned", "not trusted", "full")}
+    return [f"{number} {why}" for why, number in counts.items() if number]

@@ -42,7 +42,7 @@ def search(
     """Give the fastest chain found, ``first`` being one more order to start from; None if nothing fits."""
     if problem.nodes <= exact_nodes:
         return best_of_all(problem)
-    starts = [best_along(problem, order) for order in _orders(problem, first)]
+    starts = dict.fromkeys(best_along(problem, order) for order in _orders(problem, first))
     chains = [_improve(problem, chain) for chain in starts if chain is not None]
     if not chains:
         return None

@@ -72,14 +72,15 @@ def only_so_many(asked: int, used: int, layers: int) -> str:
 def no_home(held: int, nodes: int, shape: ModelShape, ignored: Sequence[str]) -> NoHome:
     """When all nodes together hold ``held`` layers, too few; ``ignored`` says who was not counted."""
     missing = (shape.layers - held) * shape.bytes_per_layer
-    have = f"{_count(nodes, 'node', 'nodes')} at hand {'holds' if nodes == 1 else 'hold'} {held}"
-    aside = f" ({'; '.join(ignored)})" if ignored else ""
+    at_hand = f"the {_count(nodes, 'node', 'nodes')} at hand {'holds' if nodes == 1 else 'hold'} {held}"
+    have = at_hand if nodes else "no node is at hand"
+    aside = f" (not counted: {', '.join(ignored)})" if ignored else ""
     return NoHome(
         held,
         shape.layers,
         missing,
-        f"{_layers(held, shape.layers)} no home: the {have}{aside}, and {_memory(missing)} of memory is "
-        "missing. Join a machine with that much free, raise a node's share, or ask for a shorter context.",
+        f"{_layers(held, shape.layers)} no home: {have}{aside}, and {_memory(missing)} of memory is missing. "
+        "Join a machine with that much free, raise a node's share, or ask for a shorter context.",
     )
 
 
