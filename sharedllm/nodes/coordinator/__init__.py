@@ -11,3 +11,39 @@ Bets that rest on it: b005 (handoff), b045 (throttle).
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sharedllm.nodes.coordinator.client import CoordinatorClient, PipelineGone, RequestRefused
+from sharedllm.nodes.coordinator.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from sharedllm.nodes.coordinator.admission import create_token, revoke
+    from sharedllm.nodes.coordinator.server import CoordinatorSettings, serve
+
+__all__ = [
+    "CoordinatorClient",
+    "CoordinatorSettings",
+    "Heartbeat",
+    "PipelineGone",
+    "RequestRefused",
+    "create_token",
+    "revoke",
+    "serve",
+]
+
+_SERVER = {
+    "CoordinatorSettings": "server",
+    "serve": "server",
+    "create_token": "admission",
+    "revoke": "admission",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the server's libraries when the server is asked for (PEP 562)."""
+    if name not in _SERVER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_SERVER[name]}"), name)

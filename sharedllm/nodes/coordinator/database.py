@@ -151,7 +151,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         f"busy_timeout={_WAIT_S * 1000}",
         "journal_mode=WAL",
         "synchronous=FULL",
-        "foreign_keys=ON",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

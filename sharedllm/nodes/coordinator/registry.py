@@ -10,10 +10,11 @@ more. *Not covered*: a wall clock that is set back by more than a lease keeps th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -60,6 +61,16 @@ class Registry:
         self._lock = threading.RLock()
         self._written_s: dict[str, float] = {}
         self._nodes = self._load()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction with the directory held still; who writes more than one table writes here.
+
+        The lock comes before the database's own, in this order everywhere, so that no two wait for each
+        other.
+        """
+        with self._lock, self._engine.begin() as connection:
+            yield connection
 
     def add(self, connection: Connection, node_id: str, role: str, name: str) -> None:
         """Enter a node that has just joined, or joined again under another name or role."""
@@ -168,7 +179,7 @@ class Registry:
 
     def flush(self) -> None:
         """Write what memory knows better than the disk."""
-        with self._lock, self._engine.begin() as connection:
+        with self.writing() as connection:
             for node in self._nodes.values():
                 if node.seen_s > self._written_s.get(node.id, 0.0):
                     self._write(connection, node)

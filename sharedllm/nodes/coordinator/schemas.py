@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from sharedllm.nodes.errors import DialFailed
+from sharedllm.nodes.proxy import Endpoint
+
 __all__ = [
     "HeartbeatReply",
     "JoinRequest",
@@ -20,6 +23,7 @@ __all__ = [
     "ObjectiveRequest",
     "PipelineReport",
     "PipelineRequest",
+    "RenewRequest",
     "sentence",
 ]
 
@@ -56,11 +60,27 @@ class JoinRequest(_Strict):
     name: Name
 
 
+class RenewRequest(_Strict):
+    """Empty under a valid certificate; under none, a fresh proof of the key whose certificate expired."""
+
+    public_key: Hash | None = None
+    at: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")] | None = None
+
+
 class _Endpoint(_Strict):
     kind: Literal["lan", "wan", "relay"]
-    host: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.:_-]{1,253}$")]
-    port: Annotated[int, Field(ge=1, le=65_535)]
+    host: Annotated[str, StringConstraints(max_length=253)]
+    port: int
     relay: NodeId | None = None
+
+    @model_validator(mode="after")
+    def _is_an_address(self) -> _Endpoint:
+        try:
+            Endpoint.from_dict(self.model_dump())
+        except DialFailed as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class _Traffic(_Strict):
@@ -110,15 +130,15 @@ class ModelRequest(_Strict):
 
 
 class ObjectiveRequest(_Strict):
-    """``fastest`` fits first and splits last; ``spread`` uses exactly ``nodes``."""
+    """``fastest`` fits first and splits last; ``spread`` uses exactly ``nodes``, or all."""
 
     kind: Literal["fastest", "spread"] = "fastest"
     nodes: Annotated[int, Field(ge=1, le=_MAX_NODES)] | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> ObjectiveRequest:
-        if (self.kind == "spread") != (self.nodes is not None):
-            raise ValueError("nodes is given with kind spread, and only then")
+        if self.kind == "fastest" and self.nodes is not None:
+            raise ValueError("nodes is for kind spread; fastest chooses how many itself")
         return self
 
 

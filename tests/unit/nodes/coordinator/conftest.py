@@ -12,6 +12,8 @@ from sqlalchemy import Engine
 from sharedllm.nodes.coordinator.database import open_database
 from sharedllm.nodes.coordinator.registry import Registry
 from sharedllm.nodes.coordinator.schemas import NodeReport
+from sharedllm.nodes.coordinator.status import Coordinator
+from sharedllm.nodes.identity import Authority
 
 MODEL = "ab" * 32
 
@@ -44,6 +46,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def registry(engine: Engine, clock: Clock) -> Registry:
     return Registry(engine, clock=clock)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority.load_or_create(tmp_path)
+
+
+@pytest.fixture
+def coordinator(engine: Engine, authority: Authority, clock: Clock) -> Coordinator:
+    return Coordinator(engine, authority, clock=clock)
 
 
 @pytest.fixture

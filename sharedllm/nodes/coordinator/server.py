@@ -1,0 +1,223 @@
+"""The coordinator's process: uvicorn under TLS 1.3, with each connection's certificate handed to the routes.
+
+*Covered*: half-open connections (a handshake has 5 s, the first request 10 s), more than 1,024 connections
+(answered 503), a certificate that needs renewal while it serves, SIGTERM (answers what it was asked, writes
+what it knows, ends). *Not covered*: a flood of handshakes that fills the link; that is a firewall's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sharedllm import __version__
+from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.coordinator.app import create_app
+from sharedllm.nodes.coordinator.database import open_database
+from sharedllm.nodes.coordinator.status import Coordinator
+from sharedllm.nodes.identity import Authority, Identity, enrol, server_context
+from sharedllm.nodes.operations import Health, metrics
+
+__all__ = ["CoordinatorSettings", "PortTaken", "serve"]
+
+_HANDSHAKE_S = 5.0
+_FIRST_REQUEST_S = 10.0
+_CONNECTIONS = 1_024
+_UPKEEP_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class PortTaken(SharedLLMError):
+    """The address to listen on is another program's, or not this machine's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CoordinatorSettings:
+    """Where a coordinator listens and keeps its state.
+
+    ``tls_cert`` and ``tls_key`` are shown to browsers and other strangers; nodes pin the federation's own.
+    ``operations``: where ``/healthz``, ``/readyz`` and ``/metrics`` are answered without TLS.
+    """
+
+    state: Path
+    host: str = "0.0.0.0"
+    port: int = 8420
+    database_url: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    relay_port: int | None = None
+    operations: tuple[str, int] | None = None
+
+
+def serve(settings: CoordinatorSettings, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is told the address once it listens (None: print it).
+
+    Founds the federation if ``state`` holds none. Raises ``PortTaken``, ``DatabaseRefused``, ``NotAdmitted``
+    for files that don't belong together.
+    """
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SharedLLMError("A public certificate needs its key: give --tls-cert and --tls-key, or none.")
+    authority = Authority.load_or_create(settings.state)
+    identity = enrol(authority, settings.state, "coordinator")
+    metrics.node.info({"role": "coordinator", "name": identity.id, "version": __version__})
+    engine = open_database(settings.state, settings.database_url)
+    try:
+        coordinator = Coordinator(engine, authority)
+        with _listening(settings.host, settings.port) as listener, _operations(settings, coordinator):
+            shown = settings.host if settings.host not in ("0.0.0.0", "::", "") else "127.0.0.1"
+            port = listener.getsockname()[1]
+            url = f"https://[{shown}]:{port}" if ":" in shown else f"https://{shown}:{port}"
+            server = _Server(settings, coordinator, identity, listener, lambda: (ready or _print)(url))
+            server.run()
+            coordinator.registry.flush()
+    finally:
+        engine.dispose()
+
+
+def _print(url: str) -> None:
+    print(f"ready {url}", flush=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with our TLS, a short handshake, and the upkeep that runs beside it."""
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        coordinator: Coordinator,
+        identity: Identity,
+        listener: socket.socket,
+        ready: Callable[[], None],
+    ) -> None:
+        self._coordinator, self._identity, self._settings = coordinator, identity, settings
+        self._listener, self._ready = listener, ready
+        public = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            public = (settings.tls_cert, settings.tls_key)
+        context = server_context(identity, client_certificates="optional", public=public)
+        config = uvicorn.Config(
+            create_app(coordinator),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            ssl_context_factory=lambda _config, _default: context,
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=32 * 1024,
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with a handshake that may take 5 s instead of 60."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            return _Protocol(self.config, self.server_state, self.lifespan.state)
+
+        server = await loop.create_server(
+            protocol,
+            sock=self._listener,
+            ssl=self.config.ssl,
+            backlog=self.config.backlog,
+            ssl_handshake_timeout=_HANDSHAKE_S,
+            ssl_shutdown_timeout=_HANDSHAKE_S,
+        )
+        self.servers = [server]
+        self.started = True
+        self._ready()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, with the relay and the upkeep beside it."""
+        async with _beside(self._upkeep()):
+            await super().main_loop()
+
+    async def _upkeep(self) -> None:
+        """Renew the coordinator's own certificate in time, and keep the gauges true."""
+        authority = Authority.load_or_create(self._settings.state)
+        while True:
+            await asyncio.sleep(_UPKEEP_S)
+            if self._identity.peer.renew_in_s(self._coordinator.registry.clock()) == 0:
+                enrol(authority, self._settings.state, "coordinator")
+                self._identity.reload()
+                _log.info("the coordinator's certificate was renewed")
+
+
+class _Protocol(H11Protocol):
+    """Hands the peer's certificate to the routes, and hangs up on who connects and asks nothing."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(_FIRST_REQUEST_S, self._hang_up)
+        session = transport.get_extra_info("ssl_object")
+        der = session.getpeercert(True) if session is not None else None
+        routes = self.app
+
+        async def with_peer(scope: Any, receive: Any, send: Any) -> None:
+            self._patience.cancel()
+            scope.setdefault("extensions", {})["sharedllm"] = {"peer_der": der}
+            await routes(scope, receive, send)
+
+        self.app = with_peer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up(self) -> None:
+        self.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Any:
+    """A listening socket, and as many open files as this process may have."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        raise PortTaken(
+            f"The coordinator can't listen on port {port} of {host} ({error.strerror}); is another one "
+            "running? Give another address with --host and --port."
+        ) from error
+    with listener:
+        yield listener
+
+
+@contextlib.contextmanager
+def _operations(settings: CoordinatorSettings, coordinator: Coordinator) -> Any:
+    if settings.operations is None:
+        yield
+        return
+    host, port = settings.operations
+    with Health(coordinator.ready, host, port, collect=coordinator.collect):
+        yield
