@@ -100,12 +100,16 @@ class Federation(Supervisor):
         """The state folder of the person at this machine, who may ask the coordinator for its status."""
         return self.state / "operator"
 
-    def up(self) -> Self:
-        """Start everything, or nothing; raises ``AlreadyUp``, ``PortTaken`` or ``ProcessFailed``."""
+    def up(self, before: Callable[[], object] = lambda: None) -> Self:
+        """Start everything, or nothing; ``before`` runs once it is known that folder and ports are free.
+
+        Raises ``AlreadyUp``, ``PortTaken``, ``ProcessFailed``, and what ``before`` raises.
+        """
         try:
             self._held.enter_context(lock.holding(self.state))
             refuse_taken(_LOOPBACK, self._port, "--port", "the page")
             refuse_taken(self._host, self._coordinator_port, "--coordinator-port", "the coordinator")
+            before()
             self.start([self.coordinator], _COORDINATOR_S)
             self._enrol_operator()
             self.start([*self.workers, self.primary], _NODES_S)

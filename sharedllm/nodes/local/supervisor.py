@@ -112,6 +112,11 @@ class Supervisor:
         """Make ``supervise`` return, or ``start`` fail; may be called from a signal handler or a thread."""
         self._notices.put(None)
 
+    def kill(self) -> None:
+        """End every process at once."""
+        for process in reversed(self.processes):
+            process.kill()
+
     def stop(self, grace_s: float = GRACE_S) -> None:
         """End every process gracefully, the last added first, each within ``grace_s``."""
         for process in reversed(self.processes):

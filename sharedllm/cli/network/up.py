@@ -1,0 +1,165 @@
+"""``sharedllm up``: a whole federation on this machine, with a page and an API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharedllm.cli.network.options import Memory, Model, Threads
+from sharedllm.nodes.local import Federation, ProcessFailed
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_NODE_S = 3600.0
+
+Workers = Annotated[
+    int, typer.Option(min=1, max=8, envvar="SHAREDLLM_WORKERS", help="Split the model over so many.")
+]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, envvar="SHAREDLLM_PORT", help="For page and API; 0 picks a free one.")
+]
+CoordinatorPort = Annotated[
+    int,
+    typer.Option(
+        min=0, max=65535, envvar="SHAREDLLM_COORDINATOR_PORT", help="For nodes; 0 picks a free one."
+    ),
+]
+Lan = Annotated[
+    bool,
+    typer.Option(
+        "--lan", envvar="SHAREDLLM_LAN", help="Let other machines join; the page stays on this one."
+    ),
+]
+NoBrowser = Annotated[
+    bool, typer.Option("--no-browser", envvar="SHAREDLLM_NO_BROWSER", help="Don't open the page.")
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for keys, directory and logs.  [default: up in $SHAREDLLM_STATE, "
+        "else in ~/.local/state/sharedllm]"
+    ),
+]
+
+
+@app.command()
+def up(
+    workers: Workers = 2,
+    model: Model = "smollm2-135m",
+    port: Port = 8421,
+    coordinator_port: CoordinatorPort = 8420,
+    lan: Lan = False,
+    no_browser: NoBrowser = False,
+    state: State = None,
+    memory: Memory = None,
+    threads: Threads = None,
+) -> None:
+    """Start a federation on this machine: page, API and workers.
+
+    Without --lan everything listens on this machine alone. Ctrl-C ends it all; the next start goes on with
+    the same keys.
+
+    Examples:
+
+      sharedllm up
+
+      sharedllm up --lan --workers 1
+    """
+    from sharedllm.nodes.identity.files import state_root
+
+    federation = Federation(
+        state or state_root() / "up",
+        model=model,
+        workers=workers,
+        port=port,
+        coordinator_port=coordinator_port,
+        lan=lan,
+        memory_bytes=memory,
+        threads=threads,
+        say=_say,
+    )
+    with _interrupted_by_signals(), _ending(federation):
+        federation.up(before=lambda: _fetch(model))
+        _say("Sending the first token through the pipeline …")
+        _say(federation.await_pipeline())
+        _say(_welcome(federation, default_state=state is None))
+        if not no_browser and _has_display():
+            webbrowser.open(federation.page_url)
+        federation.supervise()
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)
+
+
+def _fetch(model: str) -> None:
+    """Fetch and convert the model, with its bars, in a process that takes its memory along when it ends."""
+    _say(f"Looking for {model} …")
+    command = [sys.executable, "-m", "sharedllm.cli.main", "model", "fetch", model]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+    if code:
+        raise ProcessFailed(f"{model} can't be served; what is wrong stands above.")
+
+
+def _welcome(federation: Federation, *, default_state: bool) -> str:
+    """Say where everything is and what to do next."""
+    where, look = "", ""
+    if not default_state:
+        where, look = f" --state {federation.state / 'coordinator'}", f" --state {federation.operator}"
+    if federation.lan:
+        more = (
+            "  Another machine joins with (one machine, within an hour; it is a secret):\n"
+            f"    sharedllm join {federation.public_url} {federation.token(ttl_s=_NODE_S)}\n"
+            f"  More tokens  sharedllm token{where}"
+        )
+    else:
+        more = "  Other machines can join if you start it with: sharedllm up --lan"
+    return (
+        f"\nSharedLLM serves {federation.model} with {len(federation.workers)} workers.\n"
+        f"  Page         {federation.page_url}\n"
+        f"  API          {federation.api_url}  (OpenAI's)\n"
+        f"{more}\n"
+        f"  Look         sharedllm status --watch{look}\n"
+        f"  Logs         {federation.state / 'logs'}\n"
+        "  End          Ctrl-C"
+    )
+
+
+def _has_display() -> bool:
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal do what Ctrl-C does."""
+    ways = (signal.SIGTERM, signal.SIGHUP)
+    before: list[Any] = [signal.signal(way, signal.default_int_handler) for way in ways]
+    try:
+        yield
+    finally:
+        for way, handler in zip(ways, before, strict=True):
+            signal.signal(way, handler)
+
+
+@contextlib.contextmanager
+def _ending(federation: Federation) -> Iterator[None]:
+    """End every process, gracefully after the first Ctrl-C and at once after the second."""
+    try:
+        try:
+            yield
+        except KeyboardInterrupt:
+            _say("\nEnding; Ctrl-C again ends at once …")
+        finally:
+            federation.stop()
+    except KeyboardInterrupt:
+        federation.kill()
+        federation.stop()

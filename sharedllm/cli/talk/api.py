@@ -1,0 +1,147 @@
+"""A primary's OpenAI API as a terminal needs it: streamed text, and refusals as sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.operations import BadSetting
+
+__all__ = ["Api", "ApiFailed", "connect"]
+
+_TIMEOUT = httpx.Timeout(300.0, connect=5.0)  # a long prompt is silent for a while
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NOBODY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
+_MAX_KEY_BYTES = 4096
+_MAX_LINE = 1 << 20
+
+
+class ApiFailed(SharedLLMError):
+    """The API can't be reached, refuses, or breaks off."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """Where it is and which model is asked; ``key`` is never shown."""
+
+    url: str
+    model: str = ""
+    key: str = field(default="", repr=False)
+
+    def chat(self, messages: list[dict[str, str]], **more: Any) -> Generator[str, None, None]:
+        """Yield the answer piece by piece; closing it ends the generation there. Raises ``ApiFailed``."""
+        body = {"model": self.model, "messages": messages, "stream": True, **more}
+        with contextlib.closing(self._events("/v1/chat/completions", body)) as events:
+            for event in events:
+                yield _safe((event.get("delta") or {}).get("content") or "")
+
+    def complete(self, prompt: str, **more: Any) -> Generator[str, None, None]:
+        """Yield the continuation as ``chat`` does the answer; raises ``ApiFailed``."""
+        body = {"model": self.model, "prompt": prompt, "stream": True, **more}
+        with contextlib.closing(self._events("/v1/completions", body)) as events:
+            for event in events:
+                yield _safe(event.get("text") or "")
+
+    def models(self) -> list[str]:
+        """Return the names of the models it serves; raises ``ApiFailed``."""
+        try:
+            with self._client() as client:
+                answer = client.get(self.url + "/v1/models")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._away(error) from None
+        if answer.is_error:
+            raise ApiFailed(_sentence(answer))
+        try:
+            return [str(model["id"]) for model in answer.json()["data"]]
+        except (ValueError, KeyError, TypeError):
+            raise ApiFailed(f"{self.url} answers, but not as an OpenAI API; is --url right?") from None
+
+    def _events(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """Yield the first choice of every event of a stream."""
+        try:
+            with self._client() as client, client.stream("POST", self.url + path, json=body) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise ApiFailed(_sentence(answer))
+                for line in answer.iter_lines():
+                    if line == "data: [DONE]":
+                        return
+                    if line.startswith("data: "):
+                        yield from _choices(line[6:_MAX_LINE])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._away(error) from None
+        raise ApiFailed("The stream ended before the answer did; ask again.")
+
+    def _client(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        # a proxy named by the environment is for elsewhere, and may not reach this machine
+        elsewhere = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        return httpx.Client(headers=headers, timeout=_TIMEOUT, trust_env=elsewhere)
+
+    def _away(self, error: Exception) -> ApiFailed:
+        if isinstance(error, _NOBODY):
+            return ApiFailed(
+                f"Nothing answers at {self.url}. Start it with `sharedllm up`, or give another --url."
+            )
+        return ApiFailed(f"The connection to {self.url} broke ({type(error).__name__}); ask again.")
+
+
+def connect(url: str, model: str | None, key_file: Path | None) -> Api:
+    """Return the API at ``url``, asking for ``model`` or the first that it serves; raises ``ApiFailed``."""
+    api = Api(url.rstrip("/").removesuffix("/v1"), model or "", _key(key_file))
+    if model:
+        return api
+    served = api.models()
+    if not served:
+        raise ApiFailed(f"{api.url} serves no model yet; look at `sharedllm status`.")
+    return Api(api.url, served[0], api.key)
+
+
+def _key(file: Path | None) -> str:
+    key = os.environ.get("SHAREDLLM_API_KEY", "")
+    if file is not None:
+        try:
+            with file.open("rb") as opened:
+                key = opened.read(_MAX_KEY_BYTES).decode()
+        except (OSError, UnicodeDecodeError):
+            raise BadSetting(
+                f"The key file {file} can't be read; give another with --api-key-file."
+            ) from None
+    if not key.strip().isascii() or not key.strip().isprintable():
+        raise BadSetting("The API's key must be one line of ASCII characters.")
+    return key.strip()
+
+
+def _choices(data: str) -> Iterator[dict[str, Any]]:
+    try:
+        event = json.loads(data)
+        if isinstance(event, dict) and (error := event.get("error")):
+            raise ApiFailed(_safe(str(error.get("message") if isinstance(error, dict) else error)))
+        yield from event["choices"][:1]
+    except (ValueError, KeyError, TypeError):
+        raise ApiFailed("The answer is not an OpenAI stream; is --url right?") from None
+
+
+def _sentence(answer: httpx.Response) -> str:
+    """Return the API's own words for a refusal, and when to come back."""
+    try:
+        said = _safe(str(answer.json()["error"]["message"]))[:2000]
+    except (ValueError, KeyError, TypeError):
+        said = f"The API answered with status {answer.status_code} and no sentence; is --url right?"
+    wait = answer.headers.get("retry-after", "")
+    return f"{said} Try again in {wait} s." if wait.isdigit() else said
+
+
+def _safe(text: str) -> str:
+    """Take out what would move a terminal's cursor or change its colours: a model may say anything."""
+    return _CONTROL.sub("", text)

@@ -1,0 +1,58 @@
+"""``sharedllm generate``: continue a prompt, or answer it, through a running primary."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from sharedllm.cli.network.options import ApiKeyFile, ServerUrl
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str, typer.Argument(help="The text to continue, or to answer with --chat; - reads stdin.")
+    ],
+    url: ServerUrl = "http://127.0.0.1:8421",
+    model: Annotated[
+        str | None,
+        typer.Option(envvar="SHAREDLLM_MODEL", help="Which model.  [default: the one that is served]"),
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Answer as the model's chat template says.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Write no more tokens than this.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this mass.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    api_key_file: ApiKeyFile = None,
+) -> None:
+    """Continue a prompt, or answer it, through a running primary.
+
+    The text goes to standard output as it comes.
+
+    Examples:
+
+      sharedllm generate "The capital of France is" --max-tokens 8
+
+      sharedllm generate --chat "Name three rivers."
+    """
+    from sharedllm.cli.talk.api import connect
+
+    api = connect(url, model, api_key_file)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    how: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+    how |= {
+        key: value for key, value in (("seed", seed), ("stop", stop)) if value is not None and value != []
+    }
+    asked = [{"role": "user", "content": text}]
+    try:
+        for piece in api.chat(asked, **how) if chat else api.complete(text, **how):
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print()
+        raise typer.Exit(130) from None
+    print()
