@@ -1,0 +1,295 @@
+"""The thread that turns the ring: sends steps, reads results, chooses tokens, and goes on without the lost.
+
+One thread, one queue of events, no locks: requests, results and bad news arrive in the same place. Whatever
+happens to workers, a request keeps its tokens; the batcher's rule replays it on the next pipeline, and since
+a token's bits do not depend on where they are computed, greedy text goes on as if nothing had been.
+
+*Covered*: workers that die, freeze, become slow, answer nonsense or NaN; a coordinator that is away; clients
+that vanish; no pipeline at all (requests wait, then end with a sentence). *Not covered*: the primary's own
+death: its clients see their connections end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from typing import Any
+
+import torch
+
+from sharedllm.engines import Ends
+from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.errors import DialFailed, NoPipeline
+from sharedllm.nodes.primary.batching import Batcher, Step
+from sharedllm.nodes.primary.pace import Pace
+from sharedllm.nodes.primary.ring import Connect, Down, Ring, Route
+from sharedllm.nodes.primary.routes import Routes
+from sharedllm.nodes.primary.sequence import Sequence
+from sharedllm.nodes.primary.watch import Watch
+from sharedllm.wire import BadFrame, Codec, Frame, Kind, LinkClosed, StepMeta, decode, encode
+
+__all__ = ["Loop", "Model"]
+
+_RETRY_S = 0.5
+_GIVE_UP_S = 30.0
+_BAN_S = 9.0
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What is served: its name, the hash of its weights, both its ends, and how hidden states travel."""
+
+    name: str
+    hash: str
+    ends: Ends
+    wire: Codec
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    step: Step
+    sent_s: float
+    here_s: float
+
+
+class Loop(threading.Thread):
+    """Runs until ``stop``. All other public methods may be called from any thread."""
+
+    def __init__(self, model: Model, routes: Routes, connect: Connect) -> None:
+        super().__init__(name="ring", daemon=True)
+        self.model, self.routes, self._connect = model, routes, connect
+        self.batcher = Batcher()
+        self.ring: Ring | None = None
+        self.pace = Pace(0)
+        self.sentence = "The pipeline is being opened for the first time."
+        self.failovers = self.tokens = 0
+        self.news: list[str] = []
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._in_flight: dict[int, _Sent] = {}
+        self._step = self._epoch = 0
+        self._without_since_s = time.monotonic()
+        self._next_try_s = 0.0
+        self._roundings: dict[int, str] = {}
+        self._dead: dict[str, float] = {}
+        self._spare: Route | None = None
+        self._watch = Watch()
+        self._stopping = False
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether a pipeline is being opened, and has not been for too long."""
+        return time.monotonic() - self._without_since_s < _GIVE_UP_S
+
+    def submit(self, sequence: Sequence) -> None:
+        """Take a request."""
+        self._events.put(lambda: self.batcher.waiting.append(sequence))
+
+    def cancel(self, sequence: Sequence) -> None:
+        """End a request; its memory is freed with the next step."""
+
+        def run() -> None:
+            self.batcher.end(sequence)
+            if sequence.stream is not None:
+                sequence.stream.end("cancelled")
+
+        self._events.put(run)
+
+    def consider(self, route: Route) -> None:
+        """Move to ``route`` if it is better than the present one; requests are replayed there."""
+
+        def run() -> None:
+            if self.ring is not None and self._watch.better(route, self.ring, self.pace):
+                self._leave("moving to a faster pipeline")
+                self._spare = route
+
+        self._events.put(run)
+
+    def stop(self, sentence: str) -> None:
+        """End every request with a sentence, close the pipeline, and return when the thread is done."""
+
+        def run() -> None:
+            self._stopping = True
+            self._fail_all(NoPipeline(sentence))
+
+        self._events.put(run)
+        if self.is_alive():
+            self.join()
+
+    def run(self) -> None:
+        """The loop itself."""
+        while not self._stopping:
+            try:
+                self._turn()
+            except Exception:
+                _log.exception("The ring's loop failed; the pipeline is opened anew")
+                self._leave("an error in this primary")
+        if self.ring is not None:
+            self.ring.close()
+        self.routes.close()
+
+    def _turn(self) -> None:
+        if self.ring is None:
+            if time.monotonic() >= self._next_try_s:
+                self._establish()
+        else:
+            self._fill(self.ring)
+        try:
+            event = self._events.get(
+                timeout=0.05 if self.ring is None else self._watch.wait_s(self._in_flight)
+            )
+        except queue.Empty:
+            event = None
+        if isinstance(event, Down):
+            self._lost(event)
+        elif isinstance(event, tuple):
+            self._result(*event)
+        elif event is not None:
+            event()
+        if self.ring is not None:
+            self._look(self.ring)
+
+    def _look(self, ring: Ring) -> None:
+        """See whether anyone is silent or late, or, while nothing is to do, whether a better way exists."""
+        oldest = next(iter(self._in_flight.values()), None)
+        age_s = time.monotonic() - oldest.sent_s if oldest else 0.0
+        bulk = max((sent.step.bulk_rows for sent in self._in_flight.values()), default=0)
+        down = self._watch.look(ring, age_s, self.pace.deadline_s(bulk, len(self._in_flight)))
+        if down is not None:
+            self._lost(down)
+        elif not (self.batcher.active or self.batcher.waiting):
+            self._watch.idle(self.routes, self.consider)
+
+    def _fill(self, ring: Ring) -> None:
+        """Send steps until every worker may be busy, or there is nothing to send."""
+        while len(self._in_flight) < len(ring.route.members):
+            step = self.batcher.step(len(ring.route.members))
+            if step is None:
+                return
+            began_s = time.perf_counter()
+            h_RD = self.model.ends.embed(step.tokens)
+            meta = StepMeta(step.segments, self.model.wire, h_RD.shape[1], len(h_RD)).to_bytes()
+            self._step += 1
+            frame = Frame(Kind.STEP, self._epoch, self._step, meta, encode(h_RD, self.model.wire))
+            self._in_flight[self._step] = _Sent(step, time.monotonic(), time.perf_counter() - began_s)
+            try:
+                ring.send(frame)
+            except LinkClosed as error:
+                self._lost(Down(ring, ring.route.members[0].node, "dead", str(error)))
+                return
+
+    def _result(self, ring: Ring, frame: Frame, arrived_s: float) -> None:
+        """Take hidden states that came back; anything wrong with them is the last worker's fault."""
+        if ring is not self.ring:
+            return
+        sent = self._in_flight.pop(frame.step, None)
+        try:
+            if sent is None:
+                raise BadFrame(f"A result came for step {frame.step}, which was not asked for.")
+            began_s = time.perf_counter()
+            meta = StepMeta.from_bytes(frame.meta)
+            width = self.model.ends.config.width
+            if (
+                meta.rows != len(sent.step.readers)
+                or meta.width != width
+                or meta.segments != sent.step.segments
+            ):
+                raise BadFrame(
+                    f"{meta.rows} rows of {meta.width} came for {len(sent.step.readers)} of {width}."
+                )
+            whole = decode(frame.body, meta.codec, meta.rows + meta.traced, meta.width)
+            if not bool(whole.isfinite().all()):
+                raise BadFrame("Hidden states came back that are not numbers.")
+        except BadFrame as error:
+            self._lost(Down(ring, ring.route.members[-1].node, "garbage", str(error)))
+            return
+        self._tell(sent.step, whole[: meta.rows], whole[meta.rows :])
+        here_s = time.perf_counter() - began_s + sent.here_s
+        total_s = arrived_s - sent.sent_s + here_s
+        self.pace.took(meta.hops, len(sent.step.tokens), sent.step.bulk_rows, total_s, here_s)
+        self._watch.saw(ring, self.pace, self.routes, self.consider)
+
+    def _tell(self, step: Step, h_RD: torch.Tensor, traces: torch.Tensor) -> None:
+        """Choose a token for every reader that still wants one."""
+        if not step.readers:
+            return
+        logits_RV = self.model.ends.logits(h_RD)
+        likeliest = logits_RV.argmax(dim=-1).tolist()
+        for (sequence, life), logits_V, token in zip(step.readers, logits_RV, likeliest, strict=True):
+            if sequence.life != life:
+                continue
+            if sequence.trace is not None:
+                sequence.trace(logits_V, traces)
+                self.batcher.end(sequence)
+                continue
+            sequence.accept(logits_V, token)
+            self.tokens += 1
+            if sequence.finish_reason:
+                self.batcher.end(sequence)
+
+    def _lost(self, down: Down) -> None:
+        """A worker is lost: leave the pipeline, tell the coordinator, and take the spare that lies ready."""
+        if down.ring is not self.ring:
+            return
+        route = down.ring.route
+        name = next((m.name for m in route.members if m.node == down.node), down.node[:8])
+        _log.warning("lost %s (%s): %s", name, down.kind, down.sentence)
+        self.failovers += 1
+        for sequence in self.batcher.active:
+            if sequence.stream is not None:
+                sequence.stream.failovers += 1
+        self._dead[down.node] = time.monotonic() + _BAN_S
+        self._spare = route.spares.get(down.node)
+        self.routes.report({"worker": down.node, "kind": down.kind, "detail": down.sentence[:400]})
+        self._leave(f"{name} was lost ({down.kind})")
+
+    def _leave(self, why: str) -> None:
+        """Close the present pipeline; nothing that was in flight counts."""
+        if self.ring is not None:
+            self.ring.close()
+        self.ring, self._in_flight = None, {}
+        self.sentence = f"A new pipeline is being opened: {why}."
+        self.news = [*self.news[-19:], why]
+        self._without_since_s, self._next_try_s = time.monotonic(), 0.0
+
+    def _establish(self) -> None:
+        """Try once to open a pipeline: the spare if there is one, else what the coordinator plans."""
+        now_s = time.monotonic()
+        self._dead = {node: until for node, until in self._dead.items() if until > now_s}
+        try:
+            route, self._spare = self._spare, None
+            if route is None or any(member.node in self._dead for member in route.members):
+                route = self.routes.ask(set(self._dead))
+            self._open(route)
+        except SharedLLMError as error:
+            if isinstance(error, DialFailed) and len(error.args) > 1:
+                self._dead[error.args[1]] = now_s + _BAN_S
+            self.sentence = str(error.args[0])
+            self._next_try_s = now_s + _RETRY_S
+            if now_s - self._without_since_s > _GIVE_UP_S:
+                self._fail_all(NoPipeline(self.sentence))
+
+    def _open(self, route: Route) -> None:
+        """Open a route under a new epoch. Roundings stay as they are while any request lives by them."""
+        self._epoch = max(self._epoch + 1, route.epoch)
+        if not (self._roundings and (self.batcher.active or self.batcher.waiting)):
+            borders = {0, *(member.stop for member in route.members)}
+            self._roundings = {layer: self.model.wire.name.lower() for layer in sorted(borders)}
+        ring = Ring(dataclasses.replace(route, epoch=self._epoch), self._events)
+        ring.open(self._connect, self.model.name, self.model.hash, self._roundings)
+        self.ring, self.pace = ring, Pace(len(route.members))
+        self._watch = Watch()
+        self.batcher.opened(ring.capacity)
+        self.sentence = "The pipeline is open."
+        where = ", ".join(f"{m.name} layers {m.start}–{m.stop - 1}" for m in route.members)
+        self.news = [*self.news[-19:], f"pipeline {self._epoch}: {where}"]
+        _log.info("pipeline %d is open: %s", self._epoch, where)
+
+    def _fail_all(self, error: SharedLLMError) -> None:
+        """End every request with a sentence."""
+        for sequence in [*self.batcher.active, *self.batcher.waiting]:
+            sequence.fail(error)
+        self.batcher = Batcher()

@@ -1,0 +1,145 @@
+"""One request on its way: which tokens it has, which of them the workers have seen, and who is listening."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharedllm.model import Continuation, Tokenizer, choose
+from sharedllm.nodes.api.service import Ask, Said
+
+__all__ = ["CHUNK", "Sequence", "Stream"]
+
+CHUNK = 64
+"""Positions that a prompt is cut into. Fixed, so that a token's bits don't depend on how busy the ring is."""
+
+_END: Any = object()
+
+
+class Stream:
+    """What a caller reads, on its own event loop, while the ring's thread writes."""
+
+    def __init__(self, prompt_tokens: int, cancel: Callable[[], None]) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = self.cached_tokens = self.failovers = 0
+        self.finish_reason = ""
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Said | Exception] = asyncio.Queue()
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Said:
+        said = await self._queue.get()
+        if said is _END:
+            self._queue.put_nowait(_END)
+            raise StopAsyncIteration
+        if isinstance(said, Exception):
+            self._queue.put_nowait(_END)
+            raise said
+        return said
+
+    def cancel(self) -> None:
+        """Stop the request and free what it holds."""
+        self._cancel()
+
+    def write(self, said: Said | Exception) -> None:
+        """Hand something to the reader, from any thread; nobody may be there any more."""
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, said)
+        except RuntimeError:  # its event loop is closed
+            self._cancel()
+
+    def end(self, reason: str) -> None:
+        """Tell the reader that nothing more comes."""
+        self.finish_reason = self.finish_reason or reason
+        self.write(_END)
+
+
+class Sequence:
+    """A prompt and its continuation. ``fed`` positions were sent to the workers of the present pipeline.
+
+    ``held`` is for how many they hold memory; ``life`` counts beginnings, so that a result for an earlier one
+    is known as such. ``trace``, if set, takes the logits and every layer's output at the last position,
+    instead of a token being chosen.
+
+    What goes next follows from these numbers alone: chunks of the prompt, then rows. A request that moves to
+    other workers begins at 0 again, and the same rule replays it.
+    """
+
+    def __init__(self, ask: Ask, tokenizer: Tokenizer, context: int, number: int) -> None:
+        self.ask, self.context, self.number = ask, context, number
+        self.tokens = list(ask.prompt)
+        self.prompt_length = len(ask.prompt)
+        self.stream: Stream | None = None
+        self.slot: int | None = None
+        self.fed = self.held = 0
+        self.life = 0
+        self.trace: Callable[[Tensor, Tensor], None] | None = None
+        self._pieces: list[str] = []
+        self._text = Continuation(0, len(ask.prompt), ask.sampling, tokenizer, self._said)
+        self._last_s = time.monotonic()
+
+    @property
+    def pending(self) -> int:
+        """Tokens that the workers have not seen yet."""
+        return len(self.tokens) - self.fed
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether the next thing to send is a part of the prompt."""
+        return self.fed < self.prompt_length
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the text ended, or ``""``."""
+        return self._text.finish_reason
+
+    def next_rows(self) -> int:
+        """How many positions go in the next segment: at most up to the next multiple of ``CHUNK``."""
+        if self.in_prompt:
+            return min(CHUNK - self.fed % CHUNK, self.prompt_length - self.fed)
+        return min(CHUNK, self.pending)
+
+    def restart(self) -> None:
+        """Begin anew: the workers know nothing."""
+        self.slot, self.fed, self.held = None, 0, 0
+        self.life += 1
+
+    def accept(self, logits_V: Tensor, likeliest: int) -> None:
+        """Choose the next token from its logits and tell the reader."""
+        sampling = self._text.sampling
+        token = likeliest if sampling.temperature == 0 else choose(logits_V, sampling, self._text.generator)
+        now_s = time.monotonic()
+        ms, self._last_s = 1e3 * (now_s - self._last_s), now_s
+        self._text.accept(token, self.context)
+        piece, self._pieces = "".join(self._pieces), []
+        ended_itself = len(self._text.tokens) == len(self.tokens) - self.prompt_length
+        if not ended_itself:
+            self.tokens.append(token)
+        if self.stream is None:
+            return
+        if not ended_itself:
+            self.stream.completion_tokens += 1
+            logp_V = torch.log_softmax(logits_V, dim=-1)
+            best = logp_V.topk(min(self.ask.top_logprobs, len(logp_V)))
+            top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            self.stream.write(Said(token, piece, float(logp_V[token]), top, ms))
+        elif piece:
+            self.stream.write(Said(-1, piece, 0.0, (), ms))
+        if self.finish_reason:
+            self.stream.end(self.finish_reason)
+
+    def fail(self, error: Exception) -> None:
+        """End with a sentence; what was said so far stays with the reader."""
+        if self.stream is not None:
+            self.stream.write(error)
+
+    def _said(self, index: int, token: int, piece: str) -> None:
+        self._pieces.append(piece)
