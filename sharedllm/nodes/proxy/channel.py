@@ -111,7 +111,7 @@ class TlsChannel:
     @property
     def buffered(self) -> bool:
         """See ``Channel``."""
-        return bool(self._stash or self._incoming.pending or self._session.pending())
+        return bool(self._ended or self._stash or self._incoming.pending or self._session.pending())
 
     @property
     def unsent(self) -> bool:
@@ -199,6 +199,8 @@ class TlsChannel:
                 # typed as bytes, but a count when a buffer is given
                 received: Any = self._session.read(len(view) - filled, view[filled:])
                 filled += received
+                # the other end's close_notify, as it is told before we sent ours
+                self._ended = received == 0
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
