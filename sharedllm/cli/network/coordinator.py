@@ -13,42 +13,43 @@ from sharedllm.nodes.operations import BadSetting
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+Host = Annotated[str, typer.Option(envvar="SHAREDLLM_COORDINATOR_HOST", help="Where to listen.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, envvar="SHAREDLLM_COORDINATOR_PORT", help="0 picks a free one.")
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(envvar="SHAREDLLM_TLS_CERT", help="A certificate (PEM) for a public name, with its chain."),
+]
+Key = Annotated[Path | None, typer.Option(envvar="SHAREDLLM_TLS_KEY", help="The key (PEM) of --tls-cert.")]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for keys and directory.  [default: coordinator in $SHAREDLLM_STATE, "
+        "else in ~/.local/state/sharedllm]"
+    ),
+]
+RelayPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        envvar="SHAREDLLM_RELAY_PORT",
+        help="Also relay, there, between nodes that can't meet.",
+    ),
+]
+
 
 @app.command()
 def coordinator(
     ctx: typer.Context,
-    host: Annotated[
-        str, typer.Option(envvar="SHAREDLLM_COORDINATOR_HOST", help="Where to listen.")
-    ] = "0.0.0.0",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, envvar="SHAREDLLM_COORDINATOR_PORT", help="0 picks a free one.")
-    ] = 8420,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SHAREDLLM_TLS_CERT", help="A certificate (PEM) for a public name, with its chain."
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(envvar="SHAREDLLM_TLS_KEY", help="The key (PEM) of --tls-cert.")
-    ] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for keys and directory.  [default: coordinator in $SHAREDLLM_STATE, "
-            "else in ~/.local/state/sharedllm]"
-        ),
-    ] = None,
+    host: Host = "0.0.0.0",
+    port: Port = 8420,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    state: State = None,
     database_url: DatabaseUrl = None,
-    relay_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            envvar="SHAREDLLM_RELAY_PORT",
-            help="Also relay, there, between nodes that can't meet.",
-        ),
-    ] = None,
+    relay_port: RelayPort = None,
     operations: Operations = None,
 ) -> None:
     """Serve a federation's directory and certificate authority.
@@ -66,17 +67,7 @@ def coordinator(
     if (tls_cert is None) != (tls_key is None):
         raise BadSetting("--tls-cert and --tls-key belong together; give both or neither.")
     folder = state or state_root() / "coordinator"
-    logs.setup("coordinator", "coordinator")
-    settings = CoordinatorSettings(
-        host=host,
-        port=port,
-        state=folder,
-        database_url=database_url,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        relay_port=relay_port,
-        operations=host_and_port(operations, "--operations") if operations else None,
-    )
+    place = host_and_port(operations, "--operations") if operations else None
 
     def ready(url: str) -> None:
         # for `sharedllm status` on this machine
@@ -85,7 +76,8 @@ def coordinator(
         if sys.stderr.isatty():
             print("Let a machine join with what `sharedllm token` prints here.", file=sys.stderr)
 
-    serve(settings, ready)
+    logs.setup("coordinator", "coordinator")
+    serve(CoordinatorSettings(folder, host, port, database_url, tls_cert, tls_key, relay_port, place), ready)
 
 
 def _reached(host: str) -> str:

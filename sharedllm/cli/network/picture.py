@@ -36,7 +36,7 @@ def picture(status: Facts) -> RenderableType:
 
 
 def _nodes(nodes: list[Facts]) -> Table:
-    table = Table(title="Nodes", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("node", "role", "state"):
         table.add_column(column, no_wrap=True)
     for column in ("lease", "layers", "per layer", "memory", "traffic in / out"):
@@ -56,7 +56,7 @@ def _nodes(nodes: list[Facts]) -> Table:
 
 
 def _pipeline(pipeline: Facts) -> list[RenderableType]:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(_headline(pipeline)), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("node", no_wrap=True)
     for column in ("layers", "hop to it", "computes"):
         table.add_column(column, justify="right")
@@ -68,7 +68,7 @@ def _pipeline(pipeline: Facts) -> list[RenderableType]:
     ]
     if pipeline["note"]:
         remarks.append(Text(pipeline["note"]))
-    return [table, *remarks]
+    return [Text(_headline(pipeline)), table, *remarks]
 
 
 def _headline(pipeline: Facts) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -85,7 +84,7 @@ class Api:
     def _client(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         # a proxy named by the environment is for elsewhere, and may not reach this machine
-        elsewhere = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        elsewhere = httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1")
         return httpx.Client(headers=headers, timeout=_TIMEOUT, trust_env=elsewhere)
 
     def _away(self, error: Exception) -> ApiFailed:
