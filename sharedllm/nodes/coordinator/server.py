@@ -12,13 +12,16 @@ import contextlib
 import dataclasses
 import logging
 import resource
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import HANDLED_SIGNALS
 
 from sharedllm import __version__
 from sharedllm.errors import SharedLLMError
@@ -31,6 +34,7 @@ from sharedllm.nodes.operations import Health, metrics
 __all__ = ["CoordinatorSettings", "PortTaken", "serve"]
 
 _HANDSHAKE_S = 5.0
+_GOODBYE_S = 1.0
 _FIRST_REQUEST_S = 10.0
 _CONNECTIONS = 1_024
 _UPKEEP_S = 5.0
@@ -123,6 +127,19 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """As uvicorn's, but the signal is not raised again at the end: what is known is yet to be written."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with a handshake that may take 5 s instead of 60."""
         await self.lifespan.startup()
@@ -137,7 +154,7 @@ class _Server(uvicorn.Server):
             ssl=self.config.ssl,
             backlog=self.config.backlog,
             ssl_handshake_timeout=_HANDSHAKE_S,
-            ssl_shutdown_timeout=_HANDSHAKE_S,
+            ssl_shutdown_timeout=_GOODBYE_S,
         )
         self.servers = [server]
         self.started = True
@@ -196,7 +213,7 @@ async def _beside(work: Any) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int) -> Any:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket, and as many open files as this process may have."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
@@ -214,7 +231,7 @@ def _listening(host: str, port: int) -> Any:
 
 
 @contextlib.contextmanager
-def _operations(settings: CoordinatorSettings, coordinator: Coordinator) -> Any:
+def _operations(settings: CoordinatorSettings, coordinator: Coordinator) -> Iterator[None]:
     if settings.operations is None:
         yield
         return
