@@ -89,6 +89,12 @@ class Engine:
                 return
             threading.Thread(target=self._caller, args=(sock,), name="caller", daemon=True).start()
 
+    def ask_to_leave(self) -> None:
+        """Ask every primary to move its pipeline elsewhere; those that do close theirs here."""
+        for session in self.sessions.all():
+            with contextlib.suppress(LinkClosed):
+                session.primary.post(Frame(Kind.CLOSE, session.epoch))
+
     def close(self) -> None:
         """Stop accepting and end every connection."""
         if self._listener is not None:

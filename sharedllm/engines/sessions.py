@@ -136,7 +136,11 @@ class Sessions:
     @property
     def kv_bytes(self) -> int:
         """Bytes that caches hold now."""
-        return sum(session.work.slots.size_bytes for session in list(self._sessions.values()))
+        return sum(session.work.slots.size_bytes for session in self.all())
+
+    def all(self) -> list[Session]:
+        """The pipelines that are open now."""
+        return list(self._sessions.values())
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -147,7 +151,7 @@ class Sessions:
     def _stage(self, request: Open) -> Stage:
         key = (request.model, request.start, request.stop)
         if key not in self._stages:
-            used = {id(session.work.stage) for session in list(self._sessions.values())}
+            used = {id(session.work.stage) for session in self.all()}
             for other in [k for k, stage in self._stages.items() if id(stage) not in used]:
                 del self._stages[other]  # a span that nobody uses makes room for one that somebody wants
             self._stages[key] = self._find(request.name, request.model, request.start, request.stop)

@@ -10,6 +10,7 @@ from sharedllm.nodes.primary.loop import Loop, Model
 from sharedllm.nodes.primary.ring import Connect, Member, Route
 from sharedllm.nodes.primary.routes import Coordinator, Routes, route_from
 from sharedllm.nodes.primary.sequence import CHUNK, Sequence, Stream
+from sharedllm.nodes.primary.server import PrimarySettings, serve
 from sharedllm.nodes.primary.service import Primary
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "Member",
     "Model",
     "Primary",
+    "PrimarySettings",
     "Route",
     "Routes",
     "Sequence",
     "Stream",
     "route_from",
+    "serve",
 ]

@@ -60,7 +60,7 @@ class Route:
 
 @dataclasses.dataclass(frozen=True)
 class Down:
-    """A worker was lost, or another found fault with it; ``kind``: dead, frozen, slow, garbage."""
+    """A worker was lost, or another found fault with it; ``kind``: dead, frozen, garbage, leaving."""
 
     ring: Ring
     node: str
@@ -218,6 +218,8 @@ class Ring:
                     fault.sentence,
                 )
             )
+        elif frame.kind is Kind.CLOSE:
+            self._events.put(Down(self, member.node, "leaving", f"{member.name} asks to be relieved."))
         elif frame.kind is Kind.RESULT and member is self.route.members[-1]:
             self._events.put((self, frame, time.monotonic()))
         else:

@@ -1,0 +1,149 @@
+"""The primary's process: both ends of the model, the ring, the lease, and the API and page for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import socket
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import sharedllm
+from sharedllm import store
+from sharedllm.engines import Ends, kv_bytes_per_token
+from sharedllm.model import Tokenizer
+from sharedllm.nodes.api import create_app, make_server
+from sharedllm.nodes.coordinator.client import CoordinatorClient
+from sharedllm.nodes.coordinator.heartbeat import Heartbeat
+from sharedllm.nodes.identity import Identity
+from sharedllm.nodes.operations import metrics
+from sharedllm.nodes.primary.loop import Loop, Model
+from sharedllm.nodes.primary.ring import Member
+from sharedllm.nodes.primary.routes import Routes
+from sharedllm.nodes.primary.service import Primary
+from sharedllm.nodes.proxy import Endpoint, dial
+from sharedllm.wire import Codec, encoded_bytes
+
+__all__ = ["PrimarySettings", "serve"]
+
+_DIAL_S = 5.0
+_DRAIN_S = 10.0
+_PLANNED_TOKENS = 4096  # the planner leaves room for the caches of so many positions
+
+
+@dataclasses.dataclass(frozen=True)
+class PrimarySettings:
+    """A primary's state folder, what it serves, and where.
+
+    ``wire``: how hidden states travel. ``spread``: split the model over so many workers (None: as few as are
+    fastest). ``api_key_file``: whoever calls must show this key (needed beyond loopback).
+    """
+
+    state: Path
+    coordinator_url: str
+    model: str = "smollm2-135m"
+    host: str = "127.0.0.1"
+    port: int = 8421
+    api_key_file: Path | None = None
+    name: str = "primary"
+    wire: Literal["fp16", "fp32", "int8"] = "fp16"
+    spread: int | None = None
+    threads: int | None = None
+
+
+def serve(settings: PrimarySettings) -> None:
+    """Be a primary until SIGTERM or SIGINT; prints ``ready <url>`` once it listens.
+
+    Raises ``NotAdmitted`` for a state folder that has not joined, what ``store.resolve`` raises for the
+    model, ``PortTaken``, ``BadSetting``.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    # a thread that waits for the interpreter gets it sooner: a token's hops are shorter than the usual 5 ms
+    sys.setswitchinterval(0.0005)
+    identity = Identity.load(settings.state)
+    client = CoordinatorClient(identity, settings.coordinator_url)
+    manifest = store.resolve(settings.model)
+    model = Model(
+        settings.model,
+        manifest.weights_sha256,
+        Ends(manifest.config, store.opened_ends(manifest)),
+        Codec.named(settings.wire),
+    )
+    loop = Loop(model, Routes(client, _wish(settings, manifest)), lambda member: _connect(identity, member))
+    blob = store.Blobs().path(manifest.tokenizer_sha256)
+    primary = Primary(loop, Tokenizer.from_bytes(blob.read_bytes()), identity.id, settings.name)
+    key = settings.api_key_file.read_text().strip() if settings.api_key_file else None
+    started, urls = time.time(), [""]
+
+    def ready(url: str) -> None:
+        urls[0] = url
+        print(f"ready {url}", flush=True)
+
+    app = create_app(primary, api_key=key, allowed_hosts=["*"] if key else ())
+    server = make_server(app, host=settings.host, port=settings.port, drain_s=_DRAIN_S, ready=ready)
+    heartbeat = Heartbeat(client, lambda: _report(settings, primary, started, urls[0]), lambda reply: None)
+    heartbeat.start()
+    loop.start()
+    try:
+        server.run()
+    finally:
+        primary.close(0.0)
+        heartbeat.stop()
+        client.close()
+
+
+def _connect(identity: Identity, member: Member) -> socket.socket:
+    endpoints = [Endpoint.from_dict(dict(endpoint)) for endpoint in member.endpoints]
+    return dial(endpoints, member.ticket, expect=member.node, identity=identity, deadline_s=_DIAL_S)
+
+
+def _wish(settings: PrimarySettings, manifest: store.Manifest) -> dict[str, Any]:
+    """The model's and the objective's part of every request for a pipeline."""
+    config = manifest.config
+    shapes = store.opened_span(manifest, 0, 1).parameters()
+    spread = (
+        {"kind": "spread", "nodes": settings.spread}
+        if settings.spread
+        else {"kind": "fastest", "nodes": None}
+    )
+    return {
+        "model": {
+            "name": settings.model,
+            "hash": manifest.weights_sha256,
+            "layers": config.layers,
+            "layer_bytes": sum(4 * weight.numel() for weight in shapes),
+            "cache_bytes_per_layer": _PLANNED_TOKENS * kv_bytes_per_token(config, 1),
+            "width": config.width,
+            "activation_bytes": encoded_bytes(Codec.named(settings.wire), 1, config.width),
+        },
+        "objective": spread,
+        "trusted": None,
+    }
+
+
+def _report(settings: PrimarySettings, primary: Primary, started: float, url: str) -> dict[str, Any]:
+    """A heartbeat's body; the gauges of ``/metrics`` are set at the same pace."""
+    state = primary.state()
+    metrics.active.set(state["active"])
+    metrics.waiting.set(state["waiting"])
+    metrics.floor_share.set(state["floor_percent"] / 100)
+    metrics.ready.set(state["status"] == "ready" and state["token_ms"] > 0)
+    for span in state["spans"]:
+        metrics.compute_seconds.labels(span["name"]).set(span["compute_ms"] / 1e3)
+        metrics.hop_seconds.labels(span["name"]).set(span["hop_ms"] / 1e3)
+    return {
+        "name": settings.name,
+        "role": "primary",
+        "host": f"{platform.node()}-{uuid.getnode():012x}",
+        "started": started,
+        "sessions": state["active"],
+        "url": url or None,
+        "draining": primary.draining,
+        "version": sharedllm.__version__,
+    }

@@ -1,0 +1,153 @@
+"""The worker's parent process: the proxy on its one port, the lease, health, and an orderly end.
+
+On SIGTERM it takes no new pipelines, asks primaries to move theirs, and leaves when they have, or after a few
+seconds.
+
+*Covered*: a coordinator that is away (what runs goes on), callers that are revoked (their connections end at
+once), being paused. *Not covered*: a worker that is itself revoked keeps running; nobody talks to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import time
+import uuid
+from typing import Any
+
+import psutil
+
+import sharedllm
+from sharedllm.nodes.coordinator.client import CoordinatorClient
+from sharedllm.nodes.coordinator.heartbeat import Heartbeat
+from sharedllm.nodes.errors import TicketRefused
+from sharedllm.nodes.identity import Identity, Peer, Ticket
+from sharedllm.nodes.operations import Health, metrics
+from sharedllm.nodes.proxy import Endpoint, Event, Proxy
+from sharedllm.nodes.worker.engine import EngineProcess
+from sharedllm.nodes.worker.settings import WorkerSettings
+
+__all__ = ["serve"]
+
+_MEMORY_SHARE = 0.8
+
+
+def serve(settings: WorkerSettings) -> None:
+    """Be a worker until SIGTERM or SIGINT; prints ``ready <address>`` once it can be used.
+
+    Raises ``NotAdmitted`` for a state folder that has not joined, ``OSError`` for a port that is taken.
+    """
+    asyncio.run(_Agent(settings).run())
+
+
+class _Agent:
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.identity = Identity.load(settings.state)
+        self.memory_bytes = settings.memory_bytes or int(psutil.virtual_memory().available * _MEMORY_SHARE)
+        self.endpoints = list(settings.endpoints)
+        self.started = time.time()
+        self.traffic = {"in_bytes": 0, "out_bytes": 0}
+        self.revoked: set[str] = set()
+        self.paused = self.draining = False
+
+    async def run(self) -> None:
+        """Everything, from the engine's start to its end."""
+        self.loop = asyncio.get_running_loop()
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, ending.set)
+        self.engine = EngineProcess(self.settings, self.memory_bytes)
+        await self.engine.start()
+        self.proxy = Proxy(
+            self.identity, engine_socket=self.engine.socket, admit=self._admit, on_event=self._happened
+        )
+        port = await self.proxy.serve(self.settings.host, self.settings.rpc_port)
+        if not self.endpoints:
+            host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
+            self.endpoints.append(Endpoint("lan", host, port))
+        client = CoordinatorClient(self.identity, self.settings.coordinator_url)
+        heartbeat = Heartbeat(client, self._report, self._replied)
+        heartbeat.start()
+        health = (
+            Health(self._ready, *self.settings.operations, self._collect)
+            if self.settings.operations
+            else None
+        )
+        try:
+            if await asyncio.to_thread(heartbeat.wait, 30.0):
+                print(f"ready {self.endpoints[0].host}:{port}", flush=True)
+            else:
+                print(f"ready {self.endpoints[0].host}:{port} (the coordinator is away)", flush=True)
+            await ending.wait()
+            self.draining = True
+            heartbeat.beat_now()
+            self.proxy.drain()
+            await self.engine.stop()
+        finally:
+            await asyncio.to_thread(heartbeat.stop)
+            client.close()
+            await self.proxy.close()
+            if health is not None:
+                health.close()
+
+    def _admit(self, ticket: Ticket, peer: Peer) -> None:
+        """The last word on a caller with a good ticket."""
+        if peer.id in self.revoked:
+            raise TicketRefused(f"Node {peer.id[:8]} was revoked; ask the coordinator's owner.")
+        if self.paused:
+            raise TicketRefused("This worker is paused by its owner; use another.")
+
+    def _report(self) -> dict[str, Any]:
+        news, settings = self.engine.news, self.settings
+        return {
+            "name": settings.name,
+            "role": "worker",
+            "host": f"{platform.node()}-{uuid.getnode():012x}",
+            "started": self.started,
+            "endpoints": [endpoint.to_dict() for endpoint in self.endpoints],
+            "memory_bytes": self.memory_bytes,
+            "share": settings.share,
+            "read_bytes_per_s": news.read_bytes_per_s,
+            "sessions": news.sessions,
+            "kv_bytes": news.kv_bytes,
+            "weights_bytes": news.weights_bytes,
+            "traffic": dict(self.traffic),
+            "draining": self.draining,
+            "version": sharedllm.__version__,
+        }
+
+    def _replied(self, reply: dict[str, Any]) -> None:
+        """Act on the coordinator's answer; called in the heartbeat's thread."""
+        self.paused = bool(reply["paused"])
+        fresh = set(reply["revoked"]) - self.revoked
+        self.revoked = set(reply["revoked"])
+        for node in fresh:
+            self.loop.call_soon_threadsafe(self.proxy.cut, node)
+
+    def _happened(self, event: Event) -> None:
+        """Count what the proxy tells."""
+        if event.kind == "admitted":
+            metrics.proxy_handshakes.inc()
+        elif event.kind == "ended":
+            self.traffic["in_bytes"] += event.in_bytes
+            self.traffic["out_bytes"] += event.out_bytes
+            metrics.proxy_bytes.labels("in").inc(event.in_bytes)
+            metrics.proxy_bytes.labels("out").inc(event.out_bytes)
+        else:
+            metrics.proxy_refusals.labels(event.kind).inc()
+
+    def _ready(self) -> tuple[bool, str]:
+        if self.draining:
+            return False, "This worker is leaving."
+        if not self.engine.news.read_bytes_per_s:
+            return False, "The engine is being started."
+        return True, f"The engine serves {self.engine.news.sessions} pipelines."
+
+    def _collect(self) -> None:
+        news = self.engine.news
+        metrics.sessions.set(news.sessions)
+        metrics.kv_bytes.set(news.kv_bytes)
+        metrics.weights_bytes.set(news.weights_bytes)
+        metrics.proxy_connections.set(self.proxy.connections)
