@@ -54,7 +54,7 @@ export async function request(path, { body, signal, quiet = false } = {}) {
     try {
       response = await send(path, body, signal);
     } catch (error) {
-      if (error.name === "AbortError") throw error;
+      if (signal?.aborted) throw error;
       throw new Refusal("The primary does not answer. Check that it is running, then try again.");
     }
     if (response.ok) return response;

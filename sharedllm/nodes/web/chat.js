@@ -5,7 +5,7 @@ import { byId, el, number, say } from "./dom.js";
 import { Reply, tally } from "./reply.js";
 import { sampling, systemPrompt } from "./settings.js";
 
-const NEAR_PX = 120; // a person who reads further up is not pulled down
+const NEAR_PX = 60; // a person who reads further up is not pulled down
 
 export class Chat {
   /** ``onBusy(bool)`` hears when a reply starts and ends. */
@@ -14,6 +14,7 @@ export class Chat {
     this.messages = [];
     this.model = "";
     this.stopping = null; // the AbortController of the reply that grows
+    this.growing = null; // the Reply that grows
     this.spokenUntil = 0;
     byId("ask").addEventListener("submit", (event) => this.submitted(event));
     byId("message").addEventListener("keydown", (event) => {
@@ -25,6 +26,10 @@ export class Chat {
     byId("new-chat").addEventListener("click", () => this.clear());
     for (const start of byId("starts").children)
       start.addEventListener("click", () => this.say(start.textContent));
+    this.atEnd = true;
+    byId("scroll").addEventListener("scroll", ({ target }) => {
+      this.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_PX;
+    });
     byId("turns").addEventListener("grown", () => this.follow());
   }
 
@@ -69,7 +74,7 @@ export class Chat {
     reply.element.classList.add("growing");
     byId("trouble").replaceChildren();
     byId("turns").append(reply.element);
-    this.begin();
+    this.begin(reply);
     const said = { talk: this.messages, reason: null, cached: 0, started: 0, last: 0 };
     const stopping = this.stopping;
     try {
@@ -83,8 +88,9 @@ export class Chat {
     }
   }
 
-  begin() {
+  begin(reply) {
     this.stopping = new AbortController();
+    this.growing = reply;
     this.spokenUntil = 0;
     byId("spoken").replaceChildren();
     byId("send").hidden = true;
@@ -96,6 +102,7 @@ export class Chat {
   finish(reply) {
     const hadFocus = document.activeElement === byId("stop");
     this.stopping = null;
+    this.growing = null;
     this.speak(reply.text, true);
     byId("stop").hidden = true;
     byId("send").hidden = false;
@@ -163,9 +170,7 @@ export class Chat {
   }
 
   follow(always = false) {
-    const scroll = byId("scroll");
-    const below = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
-    if (always || below < NEAR_PX) scroll.scrollTop = scroll.scrollHeight;
+    if (always || this.atEnd) byId("scroll").scrollTop = byId("scroll").scrollHeight;
   }
 
   named(model) {

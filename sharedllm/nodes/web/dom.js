@@ -34,18 +34,18 @@ export const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 export const number = (value, digits = 0) =>
   Number(value).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
-/** Milliseconds as people read them: 0.42 ms, 7.1 ms, 48 ms, 1,250 ms. */
+/** Milliseconds as people read them: 0.42 ms, 7.1 ms, 48 ms, 1,250 ms (never parted at the blank). */
 export function ms(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return "–";
-  return `${number(value, value < 1 ? 2 : value < 10 ? 1 : 0)} ms`;
+  return `${number(value, value < 1 ? 2 : value < 10 ? 1 : 0)}\u00a0ms`;
 }
 
 /** A share of one as a percentage with as many digits as it deserves. */
 export function percent(share) {
   const value = 100 * share;
-  if (value > 0 && value < 0.01) return "< 0.01 %";
+  if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
   const digits = value >= 99.95 || value === 0 ? 0 : value >= 10 ? 1 : 2;
-  return `${number(value, digits)} %`;
+  return `${number(value, digits)}\u00a0%`;
 }
 
 /** Layers of a half-open span, as people count them: "layers 0–9", "layer 4". */

@@ -9,10 +9,13 @@ import { TokenPanel } from "./token.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8000;
+const SILENCE_MS = 5000; // news comes twice a second
 
-const pipeline = new Pipeline();
-const panel = new TokenPanel();
+const SILENT = "The primary has been silent for some seconds; asking again.";
+
 const chat = new Chat((busy) => pipeline.busy(busy));
+const pipeline = new Pipeline((sentence) => chat.growing?.happened(sentence));
+const panel = new TokenPanel();
 
 function askForKey(again) {
   const dialog = byId("key-dialog");
@@ -39,12 +42,19 @@ async function follow() {
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
     await seen();
     const away = new AbortController();
+    let silence = 0;
+    const listen = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => away.abort(SILENT), SILENCE_MS);
+    };
     const hide = () => document.hidden && away.abort();
     document.addEventListener("visibilitychange", hide);
+    listen();
     try {
       const response = await request("/v1/sharedllm/events", { signal: away.signal, quiet: true });
       for await (const state of serverEvents(response)) {
         wait = FIRST_WAIT_MS;
+        listen();
         pipeline.update(state);
         if (state.model !== chat.model) chat.named(state.model);
       }
@@ -55,8 +65,10 @@ async function follow() {
         await keyGiven();
         continue;
       }
-      if (!away.signal.aborted) pipeline.lost(error.message);
+      if (away.signal.reason === SILENT) pipeline.lost(SILENT);
+      else if (!away.signal.aborted) pipeline.lost(error.message);
     } finally {
+      clearTimeout(silence);
       document.removeEventListener("visibilitychange", hide);
     }
     await pause(wait);

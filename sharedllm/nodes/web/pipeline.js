@@ -3,7 +3,7 @@
 import { byId, el, layers, ms, number, say } from "./dom.js";
 import { badge, Ring } from "./ring.js";
 
-const PATHS = { lan: "local network", wan: "internet", relay: "a relay" };
+const PATHS = { lan: "over the local network", wan: "over the internet", relay: "through a relay" };
 const KEPT = 30; // sentences of what happened
 
 /** What changed between the spans before and now, as sentences. */
@@ -33,12 +33,14 @@ export function floorSentence({ token_ms: taken, floor_ms: floor, floor_percent:
   if (!(taken > 0) || !(floor > 0) || !(share > 0)) return "";
   return (
     `Computing and the way between the machines need at least ${ms(floor)} for a token. ` +
-    `It takes ${ms(taken)}, so the pipeline runs at ${number(share)} % of the best pace that these machines allow.`
+    `It takes ${ms(taken)}, so the pipeline runs at ${number(share)}\u00a0% of the best pace that these machines allow.`
   );
 }
 
 export class Pipeline {
-  constructor() {
+  /** ``onChange(sentence)`` hears what happens, as the list on the page does. */
+  constructor(onChange) {
+    this.onChange = onChange;
     this.ring = new Ring(byId("ring"), byId("pace"));
     this.before = null;
     this.spans = [];
@@ -86,7 +88,7 @@ export class Pipeline {
   gauges(state, ready) {
     byId("gauges").hidden = !ready;
     say(byId("token-ms"), ms(state.token_ms));
-    say(byId("floor-percent"), state.floor_percent > 0 ? `${number(state.floor_percent)} %` : "–");
+    say(byId("floor-percent"), state.floor_percent > 0 ? `${number(state.floor_percent)}\u00a0%` : "–");
     say(byId("active"), number(state.active ?? 0) + (state.waiting > 0 ? ` + ${number(state.waiting)} waiting` : ""));
     say(byId("floor"), ready ? floorSentence(state) : "");
   }
@@ -101,7 +103,7 @@ export class Pipeline {
     const [first, ...rows] = root.children;
     const back = state.primary?.hop_ms;
     say(first.querySelector(".name"), state.name || "primary");
-    say(first.querySelector(".times"), `${ms(state.primary?.compute_ms)}${back >= 0 ? `, the way back ${ms(back)}` : ""}`);
+    say(first.querySelector(".times"), `computes ${ms(state.primary?.compute_ms)}${back >= 0 ? `, reached in ${ms(back)}` : ""}`);
     rows.forEach((row, at) => workerNews(row, spans[at]));
   }
 
@@ -152,9 +154,10 @@ export class Pipeline {
 
   tell(sentence) {
     const root = byId("history");
-    const time = new Date().toLocaleTimeString("en", { hour12: false });
+    const time = new Date().toLocaleTimeString("en", { hourCycle: "h23" });
     root.prepend(el("li", {}, el("time", {}, time), ` ${sentence}`));
     while (root.children.length > KEPT) root.lastChild.remove();
+    this.onChange(sentence);
   }
 }
 
@@ -178,7 +181,7 @@ function workerRow(span, index) {
 
 function workerNews(row, span) {
   const way = PATHS[span.path] ?? span.path;
-  say(row.querySelector(".times"), `${ms(span.compute_ms)}, the way there ${ms(span.hop_ms)} by ${way}`);
-  say(row.querySelector(".busy-words"), `${number(100 * (span.busy ?? 0))} % busy`);
+  say(row.querySelector(".times"), `computes ${ms(span.compute_ms)}, reached in ${ms(span.hop_ms)} ${way}`);
+  say(row.querySelector(".busy-words"), `${number(100 * (span.busy ?? 0))}\u00a0% busy`);
   row.querySelector(".meter span").style.setProperty("--share", String(Math.min(1, span.busy ?? 0)));
 }

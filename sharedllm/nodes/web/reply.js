@@ -20,6 +20,7 @@ export class Reply {
     this.drawn = [];
     this.pending = 0;
     this.body = el("div", { class: "words" });
+    this.events = el("div", { class: "reply-events" });
     this.notes = el("p", { class: "reply-notes hint" });
     this.copyButton = el("button", { type: "button", class: "small-button", click: () => this.copy() }, "Copy");
     this.walkButton = el(
@@ -29,7 +30,7 @@ export class Reply {
     );
     this.actions = el("div", { class: "reply-actions", hidden: true }, this.copyButton, this.walkButton, this.notes);
     this.element = el("article", { class: "turn reply", "aria-label": `Reply of ${model}` });
-    this.element.append(el("h3", { class: "who" }, model), this.body, this.actions);
+    this.element.append(el("h3", { class: "who" }, model), this.body, this.events, this.actions);
     this.body.addEventListener("click", (event) => this.clicked(event));
     this.body.addEventListener("keydown", (event) => this.pressed(event));
   }
@@ -44,6 +45,11 @@ export class Reply {
       this.tokens.at(-1).piece += piece;
     }
     this.pending ||= requestAnimationFrame(() => this.draw());
+  }
+
+  /** What happened to the pipeline while this reply was made. */
+  happened(sentence) {
+    this.events.append(el("p", {}, sentence));
   }
 
   finish(notes) {
@@ -210,6 +216,6 @@ async function copyText(text, button) {
 export function tally(count, seconds, cached) {
   const parts = [`${number(count)} ${count === 1 ? "token" : "tokens"}`];
   if (count > 1 && seconds > 0) parts.push(`${number((count - 1) / seconds, 1)} a second`);
-  if (cached > 0) parts.push(`${number(cached)} of the prompt remembered`);
+  if (cached > 0) parts.push(`${number(cached)} prompt tokens remembered`);
   return parts.join(", ");
 }

@@ -2,7 +2,7 @@
 
 import { el, layers, number, reducedMotion, say, svg } from "./dom.js";
 
-const [X, Y, R] = [200, 152, 86];
+const [X, Y, R] = [200, 152, 95];
 const FASTEST_TURN_MS = 900; // a faster dot can't be followed with the eyes
 const SLOWER = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
 const LABELLED = 6; // more names than these would cover each other
@@ -59,9 +59,7 @@ export class Ring {
     this.arcs = svg("g");
     this.speed = svg("text", { class: "speed", x: X, y: Y + 8 });
     this.unit = svg("text", { class: "unit", x: X, y: Y + 30 });
-    this.dot = svg("g", { class: "traveller" });
-    for (const [lag, radius] of [[15, 3], [10, 4.5], [5, 6], [0, 8]])
-      this.dot.append(svg("circle", { class: lag ? "trail" : "token-dot", r: radius, "data-lag": lag }));
+    this.dot = svg("circle", { class: "token-dot", r: 8.5 });
     root.append(this.arcs, this.speed, this.unit, this.dot);
     this.segments = [];
     this.smooth = new Map();
@@ -126,7 +124,7 @@ export class Ring {
     const side = Math.abs(x - X) < 40 ? "middle" : x > X ? "start" : "end";
     const up = y < Y - 60 ? -14 : y > Y + 60 ? 8 : -2;
     const words = svg("text", { class: "station-label", x, y: y + up, "text-anchor": side });
-    words.append(svg("tspan", { class: "station-name" }, shorten(part.label, 13)));
+    words.append(svg("tspan", { class: "station-name" }, shorten(part.label, 11)));
     words.append(svg("tspan", { x, dy: 15 }, part.note));
     return words;
   }
@@ -177,11 +175,9 @@ export class Ring {
       left -= part.ms;
     }
     if (share === 0) degrees = 0;
-    for (const circle of this.dot.children) {
-      const [x, y] = point(R, degrees - circle.dataset.lag);
-      circle.setAttribute("cx", x.toFixed(2));
-      circle.setAttribute("cy", y.toFixed(2));
-    }
+    const [x, y] = point(R, degrees);
+    this.dot.setAttribute("cx", x.toFixed(2));
+    this.dot.setAttribute("cy", y.toFixed(2));
   }
 }
 

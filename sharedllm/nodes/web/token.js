@@ -1,6 +1,6 @@
 // Behind one token: how likely it was, what else could have stood there, and which machines moved it.
 
-import { request } from "./api.js";
+import { Refusal, request } from "./api.js";
 import { byId, el, layers, number, percent, visible } from "./dom.js";
 import { badge } from "./ring.js";
 
@@ -20,9 +20,9 @@ export class TokenPanel {
     if (this.reply !== null && this.reply !== reply) this.reply.mark(undefined);
     [this.reply, this.index, this.byKeyboard] = [reply, index, byKeyboard];
     reply.mark(index);
-    reply.spansOf(index)[0]?.scrollIntoView({ block: "nearest" });
     this.draw();
     this.root.hidden = false;
+    reply.spansOf(index)[0]?.scrollIntoView({ block: "nearest" });
     this.root.parentElement.scrollTop = 0;
     if (byKeyboard) byId("token-title").focus();
     this.explain();
@@ -53,7 +53,7 @@ export class TokenPanel {
       el("button", { type: "button", class: `small-button ${className}`, click: act }, words);
     const head = el("div", { class: "token-head" });
     head.append(
-      el("h2", { id: "token-title", tabindex: "-1" }, el("span", { class: "piece" }, visible(token.piece))),
+      el("h2", { id: "token-title", tabindex: "-1" }, "Why ", el("span", { class: "piece" }, visible(token.piece)), "?"),
       button("Close", "close", () => this.close()),
     );
     const place = el("div", { class: "token-place" });
@@ -81,8 +81,10 @@ export class TokenPanel {
       if (!signal.aborted) this.answer.replaceChildren(...moved(token.explained), ...specialists(token.explained));
     } catch (error) {
       if (signal.aborted) return;
+      if (!(error instanceof Refusal)) console.error(error);
+      const why = error instanceof Refusal ? error.message : "The answer can't be read; the browser's console has the details.";
       const again = el("button", { type: "button", class: "small-button", click: () => this.explain() }, "Try again");
-      this.answer.replaceChildren(el("h3", {}, "Who moved it"), el("p", { class: "hint" }, `Nobody could say. ${error.message}`), again);
+      this.answer.replaceChildren(el("h3", {}, "Who moved it"), el("p", { class: "hint" }, `Nobody could say. ${why}`), again);
     }
   }
 }
@@ -112,7 +114,7 @@ function moved({ contributions, embedding, total }) {
   const scale = Math.max(...values.map(Math.abs), 1e-9);
   const inner = Math.max(...contributions.flatMap((node) => node.layers.map(({ logit }) => Math.abs(logit))), 1e-9);
   const nodes = contributions.map((node, index) => {
-    const name = el("span", { class: "bar-name" }, badge(index), ` ${node.name} `);
+    const name = el("span", { class: "bar-name" }, badge(index), el("span", {}, node.name));
     name.append(el("span", { class: "hint" }, layers(node.start, node.stop)));
     const parts = node.layers.map(({ layer, logit }) =>
       el("li", {}, ...signedRow(el("span", { class: "bar-name" }, `layer ${layer}`), logit, inner, index)),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import math
 import mimetypes
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 from sharedllm.nodes.web import FOLDER
 
@@ -22,7 +23,8 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 REPLY = (
-    "The sky is dark because the **universe is finite in age**. Light from far away has not reached us yet.\n\n"
+    "The sky is dark because the **universe is finite in age**. "
+    "Light from far away has not reached us yet.\n\n"
     "1. Stars are many, but they had a beginning.\n2. Space `expands`, and light grows red.\n\n"
     "```python\ndef night(sky):\n    return sky < 1  # <b>not bold</b>\n```\nThat is *nearly* all."
 )
@@ -99,14 +101,8 @@ EXPLANATION: dict[str, Any] = {
 
 
 def pieces(text: str) -> list[str]:
-    """Cut a text into made-up tokens: words with the blank before them, and single marks."""
-    found: list[str] = []
-    for letter in text:
-        if found and letter.isalpha() and (found[-1][-1].isalpha() or found[-1] == " "):
-            found[-1] += letter
-        else:
-            found.append(letter)
-    return found
+    """Cut a text into made-up tokens: words with the blank before them, and marks."""
+    return re.findall(r" ?[A-Za-z]+|\*\*|`+|\s|.", text)
 
 
 @dataclass
@@ -119,6 +115,7 @@ class Script:
     refusal: tuple[int, str, dict[str, str]] | None = None
     explanation: dict[str, Any] | None = field(default_factory=lambda: EXPLANATION)
     state: dict[str, Any] = field(default_factory=state)
+    news: Literal["flows", "ends", "stalls"] = "flows"
     key: str | None = None
     finish_reason: str = "stop"
     go: threading.Event = field(default_factory=threading.Event)
@@ -195,9 +192,10 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def _news(self) -> Iterator[dict[str, Any]]:
-        while True:
+        while self.script.news != "ends":
             with self.script.changed:
-                yield self.script.state
+                if self.script.news == "flows":
+                    yield self.script.state
                 self.script.changed.wait(0.5)
 
     def _stream(self, events: Iterator[dict[str, Any]], end: bytes = b"") -> None:
@@ -240,7 +238,7 @@ class FakePrimary:
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
