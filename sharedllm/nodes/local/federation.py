@@ -161,7 +161,9 @@ class Federation(Supervisor):
         from sharedllm.nodes.coordinator import CoordinatorClient
         from sharedllm.nodes.identity import Identity
 
-        return CoordinatorClient(Identity.load(self.operator), self.coordinator_url).status()
+        client = CoordinatorClient(Identity.load(self.operator), self.coordinator_url)
+        with contextlib.closing(client):
+            return client.status()
 
     def _enrol_operator(self) -> None:
         from sharedllm.nodes.identity import join
