@@ -103,7 +103,7 @@ class Experience:
             if newer and row.kind != "garbage":
                 continue
             sentences[node.id] = (
-                f"left out: it was reported {_WORDS[row.kind]}, and is not asked for the next "
+                f"it was reported {_WORDS[row.kind]}, and is not asked for the next "
                 f"{row.until_s - now:.0f} s" + (f" ({row.detail})" if row.detail else "")
             )
         return sentences

@@ -67,11 +67,11 @@ def not_asked(
     reasons = {}
     for node in workers:
         if node.report is None or node.report.draining:
-            reasons[node.id] = "left out: it is leaving, finishes what it serves and takes nothing new"
+            reasons[node.id] = "it is leaving, finishes what it serves and takes nothing new"
         elif node.id in paused:
-            reasons[node.id] = "left out: it is paused"
-        elif model.hash not in node.report.models:
-            reasons[node.id] = f"left out: it has no weights of {model.name} ({model.hash[:8]}) in its store"
+            reasons[node.id] = "it is paused"
+        elif node.report.models is not None and model.hash not in node.report.models:
+            reasons[node.id] = f"it has no weights of {model.name} ({model.hash[:8]}) in its store"
         elif node.id in banned:
             reasons[node.id] = banned[node.id]
     return reasons

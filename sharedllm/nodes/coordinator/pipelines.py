@@ -44,7 +44,7 @@ class LacksHome(NoPipeline):
     """The live workers can't hold the model: ``layers`` [start, stop) lack a home of ``missing_bytes``."""
 
     def __init__(self, found: NoHome, left_out: Sequence[Sequence[str]]) -> None:
-        others = "".join(f" {name}: {why}." for name, why in left_out[:4])
+        others = "".join(f" Left out: {name}, because {why}." for name, why in left_out[:4])
         super().__init__(found.sentence + others)
         self.layers, self.missing_bytes = (found.start, found.stop), found.missing_bytes
         self.left_out = [list(pair) for pair in left_out]
@@ -120,7 +120,8 @@ class Pipelines:
             return [row for row in connection.execute(chosen) if row.primary in live]
 
     def _named(self, reasons: Iterable[tuple[str, str]]) -> list[list[str]]:
-        return [[self._registry.name(node), why] for node, why in reasons]
+        """Names and sentences, which stand after the words "left out"."""
+        return [[self._registry.name(node), why.removeprefix("left out: ")] for node, why in reasons]
 
     def _enter(
         self,
@@ -136,29 +137,33 @@ class Pipelines:
         plans = [(family, found), *((secrets.token_hex(16), without[node]) for node in sorted(without))]
         replies = []
         with self._registry.writing() as connection:
-            self._clear(connection, primary, request, now)
+            before = self._clear(connection, primary, request, now)
             first = self._registry.next_epochs(connection, primary, len(plans))
             for epoch, (id, chosen) in enumerate(plans, start=first):
                 left_out = self._named([*reasons.items(), *chosen.left_out])
                 row = {"family": family, "active": id == family, "epoch": epoch, "created_s": now}
                 stored = _stored(request.model, chosen, left_out)
+                same = before is not None and before.plan["spans"] == stored["spans"] and id == family
+                measured = before.measured if before is not None and same else {}
                 connection.execute(
-                    insert(pipelines).values(id=id, primary=primary, plan=stored, measured={}, **row)
+                    insert(pipelines).values(id=id, primary=primary, plan=stored, measured=measured, **row)
                 )
                 reply = self._reply(primary, request.model, chosen, id, nodes)
                 replies.append({**reply, "epoch": epoch, "left_out": left_out})
         return {**replies[0], "spares": dict(zip(sorted(without), replies[1:], strict=True))}
 
-    def _clear(self, connection: Connection, primary: str, request: PipelineRequest, now: float) -> None:
-        families = [
-            row.family
-            for row in connection.execute(select(pipelines).where(pipelines.c.primary == primary))
-            if _superseded(row, primary, request)
-        ]
+    def _clear(
+        self, connection: Connection, primary: str, request: PipelineRequest, now: float
+    ) -> Row[Any] | None:
+        """Delete what the request supersedes and what is forgotten; returns what was in use until now."""
+        rows = connection.execute(select(pipelines).where(pipelines.c.primary == primary)).all()
+        superseded = [row for row in rows if _superseded(row, primary, request)]
+        families = {row.family for row in superseded}
         connection.execute(delete(pipelines).where(pipelines.c.family.in_(families)))
         kept = {node.id for node in self._registry.live("primary")} | {primary}
         old = (pipelines.c.created_s < now - _FORGOTTEN_AFTER_S) & pipelines.c.primary.not_in(kept)
         connection.execute(delete(pipelines).where(old))
+        return next((row for row in superseded if row.active), None)
 
     def _reply(
         self, primary: str, model: ModelRequest, chosen: Plan, id: str, nodes: Mapping[str, Node]
@@ -179,6 +184,7 @@ class Pipelines:
                     "name": nodes[span.node].name,
                     "start": span.start,
                     "stop": span.stop,
+                    "host": report.host if report is not None else "",
                     "endpoints": endpoints,
                     "ticket": ticket(primary, span),
                     "next_ticket": ticket(span.node, following) if following is not None else None,

@@ -92,7 +92,8 @@ class NodeReport(_Strict):
     """What a node says of itself with every heartbeat.
 
     ``memory_bytes`` is all that it gives to weights and caches, not what is left of it: the coordinator
-    subtracts what it promised to pipelines. ``started`` is the node's own clock; a newer one lifts a ban.
+    subtracts what it promised to pipelines. ``models`` are the weights in its store; None: it gets what it
+    lacks. ``started`` is the node's own clock; a newer one lifts a ban.
     """
 
     name: Name
@@ -102,7 +103,7 @@ class NodeReport(_Strict):
     endpoints: Annotated[list[_Endpoint], Field(max_length=16)] = []
     memory_bytes: Bytes = 0
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    models: Annotated[list[Hash], Field(max_length=64)] = []
+    models: Annotated[list[Hash], Field(max_length=64)] | None = None
     read_bytes_per_s: Rate = 0.0
     rtt_s: Annotated[dict[NodeId, Seconds], Field(max_length=_MAX_NODES)] = {}
     bandwidth_bytes_per_s: Rate = 0.0

@@ -148,7 +148,7 @@ def _state(node: Node, left_s: float, banned: str | None, paused: bool) -> tuple
     if paused:
         return "paused", "is paused"
     if banned is not None:
-        return "banned", banned.removeprefix("left out: ")
+        return "banned", banned
     return "up", ""
 
 

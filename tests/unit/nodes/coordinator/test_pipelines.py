@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sharedllm.nodes.coordinator.pipelines import LacksHome
-from sharedllm.nodes.coordinator.schemas import PipelineRequest
+from sharedllm.nodes.coordinator.schemas import PipelineReport, PipelineRequest
 from sharedllm.nodes.coordinator.status import Coordinator
 from sharedllm.nodes.identity import Authority, verify
 
@@ -97,7 +97,7 @@ def test_who_was_not_asked_is_named_where_the_model_has_no_home(
     coordinator: Coordinator, wish: Wish, beat: Any
 ) -> None:
     beat(A, "attic", models=[])
-    with pytest.raises(LacksHome, match="attic: left out: it has no weights of tiny"):
+    with pytest.raises(LacksHome, match="Left out: attic, because it has no weights of tiny"):
         coordinator.pipelines.open(P, wish())
 
 
@@ -207,3 +207,21 @@ def test_a_primary_that_is_gone_weighs_on_nobody(
     beat(A, "attic", memory_bytes=1_000)
     beat(Q, "sofa", role="primary")
     assert used(coordinator.pipelines.open(Q, wish())) == {A}
+
+
+def test_a_worker_that_gets_the_weights_it_lacks_is_asked(
+    coordinator: Coordinator, wish: Wish, beat: Any
+) -> None:
+    beat(A, "attic", models=None)
+    assert used(coordinator.pipelines.open(P, wish())) == {A}
+
+
+def test_what_was_measured_is_kept_while_the_spans_are_the_same(
+    coordinator: Coordinator, wish: Wish, beat: Any
+) -> None:
+    beat(A, "attic")
+    first = coordinator.pipelines.open(P, wish())["pipeline"]
+    coordinator.pipelines.report(P, first, PipelineReport(kind="ok", tokens=5, token_s=0.1))
+    coordinator.pipelines.open(P, wish(replaces=first))
+    (row,) = coordinator.pipelines.in_use()
+    assert row.measured == {"tokens": 5, "token_s": 0.1}
