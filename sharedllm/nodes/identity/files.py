@@ -59,11 +59,12 @@ def _write(path: Path, data: bytes, mode: int, *, replace: bool) -> bool:
         if replace:
             temporary.replace(path)
         else:
-            # a link, unlike a rename, fails if another process was first
-            path.hardlink_to(temporary)
+            try:
+                # a link, unlike a rename, fails if another process was first
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
         _sync(path.parent)
-    except FileExistsError:
-        return False
     except OSError as error:
         raise WriteFailed(
             f"{path} could not be written ({error.strerror}); nothing half-written was left. "
