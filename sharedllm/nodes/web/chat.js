@@ -45,9 +45,9 @@ export class Chat {
     if (this.stopping !== null) return;
     byId("welcome").hidden = true;
     this.messages.push({ role: "user", content: words });
-    byId("turns").append(
-      el("article", { class: "turn person", "aria-label": "You" }, el("h3", { class: "who" }, "You"), el("p", {}, words)),
-    );
+    const turn = el("article", { class: "turn person", "aria-label": "You" });
+    turn.append(el("h3", { class: "who" }, "You"), el("p", {}, words));
+    byId("turns").append(turn);
     this.answer();
   }
 

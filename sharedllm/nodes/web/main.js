@@ -34,8 +34,10 @@ function askForKey(again) {
 
 const pause = (duration) => new Promise((resolve) => setTimeout(resolve, duration));
 
-const seen = () =>
-  document.hidden ? new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true })) : null;
+async function seen() {
+  if (!document.hidden) return;
+  await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+}
 
 /** Listen to the state for as long as someone looks; come back after every silence. */
 async function follow() {

@@ -4,6 +4,10 @@ import { byId, el, layers, ms, number, say } from "./dom.js";
 import { badge, Ring } from "./ring.js";
 
 const PATHS = { lan: "over the local network", wan: "over the internet", relay: "through a relay" };
+const COORDINATOR = {
+  away: "The coordinator can't be reached; what runs goes on.",
+  up: "The coordinator is back.",
+};
 const KEPT = 30; // sentences of what happened
 
 /** What changed between the spans before and now, as sentences. */
@@ -24,7 +28,9 @@ function heirs({ start, stop }, now) {
   const shares = now
     .map((span) => ({ name: span.name, from: Math.max(start, span.start), to: Math.min(stop, span.stop) }))
     .filter(({ from, to }) => from < to);
-  const told = shares.map(({ name, from, to }) => `${layers(from, to)} ${to - from === 1 ? "is" : "are"} now with ${name}`);
+  const told = shares.map(
+    ({ name, from, to }) => `${layers(from, to)} ${to - from === 1 ? "is" : "are"} now with ${name}`,
+  );
   return told.length > 0 ? told.join(", ") : `${layers(start, stop)} ${stop - start === 1 ? "has" : "have"} no home`;
 }
 
@@ -68,7 +74,7 @@ export class Pipeline {
     const count = state.spans.length;
     const workers = `${number(count)} ${count === 1 ? "worker" : "workers"}`;
     this.status(state.status, ready ? `${told}, ${workers}` : told);
-    say(byId("sentence"), state.sentence || (ready ? carried(state) : "No pipeline yet."));
+    say(byId("sentence"), ready ? carried(state) : state.sentence || "No pipeline yet.");
     if (ready) this.ring.show(state, this.own || state.active > 0);
     else this.ring.empty();
     this.gauges(state, ready);
@@ -103,7 +109,8 @@ export class Pipeline {
     const [first, ...rows] = root.children;
     const back = state.primary?.hop_ms;
     say(first.querySelector(".name"), state.name || "primary");
-    say(first.querySelector(".times"), `computes ${ms(state.primary?.compute_ms)}${back >= 0 ? `, reached in ${ms(back)}` : ""}`);
+    const way = back >= 0 ? `, reached in ${ms(back)}` : "";
+    say(first.querySelector(".times"), `computes ${ms(state.primary?.compute_ms)}${way}`);
     rows.forEach((row, at) => workerNews(row, spans[at]));
   }
 
@@ -146,8 +153,7 @@ export class Pipeline {
       told = ["A connection broke; the pipeline was opened again and replies go on."];
     if (state.status === "none" && was?.status !== "none") told.push(state.sentence);
     if (was?.status === "none" && state.status === "ready" && told.length === 0) told.push("The pipeline is back.");
-    if (was && was.coordinator !== state.coordinator)
-      told.push(state.coordinator === "away" ? "The coordinator can't be reached; what runs goes on." : "The coordinator is back.");
+    if (was && was.coordinator !== state.coordinator) told.push(COORDINATOR[state.coordinator]);
     if (this.away) told.unshift("The primary is heard again.");
     told.forEach((sentence) => this.tell(sentence));
   }
@@ -164,12 +170,14 @@ export class Pipeline {
 function carried({ spans }) {
   const machines = new Set(spans.map(({ host }) => host)).size;
   const where = machines === 1 ? "one machine" : `${number(machines)} machines`;
-  return `${number(spans.at(-1).stop)} layers on ${where}.`;
+  const hands = spans.length === 1 ? "one worker" : `${number(spans.length)} workers`;
+  return `${number(spans.at(-1).stop)} layers, carried by ${hands} on ${where}.`;
 }
 
 function primaryRow() {
+  const mark = el("span", { class: "badge primary", "aria-hidden": "true" }, "P");
   const words = el("p", {}, el("strong", { class: "name" }), " words in and out");
-  return el("li", { class: "first" }, el("span", { class: "badge primary", "aria-hidden": "true" }, "P"), words, el("p", { class: "times hint" }));
+  return el("li", { class: "first" }, mark, words, el("p", { class: "times hint" }));
 }
 
 function workerRow(span, index) {

@@ -92,7 +92,8 @@ export class Reply {
     const label = language === "" ? "Code" : `Code, ${language}`;
     const code = el("code", {}, ...this.pieces(start, end));
     const head = el("div", { class: "code-head" }, el("span", {}, language || "code"), copy);
-    return el("div", { class: "code-block" }, head, el("pre", { tabindex: "0", "aria-label": label, role: "region" }, code));
+    const box = el("pre", { tabindex: "0", "aria-label": label, role: "region" }, code);
+    return el("div", { class: "code-block" }, head, box);
   }
 
   inline(parent, { start, end }) {
@@ -176,7 +177,8 @@ export class Reply {
     for (const other of this.body.querySelectorAll("[tabindex='0'][data-index]")) other.tabIndex = -1;
     const { piece, logprob } = this.tokens[at];
     span.setAttribute("role", "button");
-    span.setAttribute("aria-label", `${visible(piece)}, ${percent(Math.exp(logprob))}, token ${at + 1} of ${this.tokens.length}`);
+    const place = `token ${at + 1} of ${this.tokens.length}`;
+    span.setAttribute("aria-label", `${visible(piece)}, ${percent(Math.exp(logprob))}, ${place}`);
     span.tabIndex = 0;
     span.focus();
   }
@@ -185,7 +187,8 @@ export class Reply {
     const span = event.target.closest("[data-index]");
     if (!this.walking || span === null) return;
     const index = Number(span.dataset.index);
-    const moves = { ArrowRight: [index + 1, 1], ArrowLeft: [index - 1, -1], Home: [0, 1], End: [this.tokens.length - 1, -1] };
+    const moves = { ArrowRight: [index + 1, 1], ArrowLeft: [index - 1, -1] };
+    Object.assign(moves, { Home: [0, 1], End: [this.tokens.length - 1, -1] });
     if (event.key in moves) this.focus(...moves[event.key]);
     else if (event.key === "Enter" || event.key === " ") this.pick(index, true);
     else if (event.key === "Escape") {

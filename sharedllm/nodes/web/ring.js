@@ -16,7 +16,8 @@ const point = (radius, degrees) => {
 function arc(from, to) {
   const [x0, y0] = point(R, from);
   const [x1, y1] = point(R, to);
-  return `M${x0.toFixed(2)} ${y0.toFixed(2)}A${R} ${R} 0 ${to - from > 180 ? 1 : 0} 1 ${x1.toFixed(2)} ${y1.toFixed(2)}`;
+  const long = to - from > 180 ? 1 : 0;
+  return `M${x0.toFixed(2)} ${y0.toFixed(2)}A${R} ${R} 0 ${long} 1 ${x1.toFixed(2)} ${y1.toFixed(2)}`;
 }
 
 /** The parts of one turn in order: primary, way, worker, way, …, way back; each with its time in ms. */
@@ -27,7 +28,7 @@ export function parts({ primary, name, spans }) {
     const note = layers(span.start, span.stop);
     turn.push({ kind: "worker", index, label: span.name, note, ms: span.compute_ms ?? 0 });
   });
-  turn.push({ kind: "way", path: spans.at(-1).path, ms: primary?.hop_ms ?? 0 });
+  turn.push({ kind: "way", path: spans.at(-1).path, ms: primary?.hop_ms ?? spans.at(-1).hop_ms ?? 0 });
   return turn;
 }
 
@@ -97,7 +98,8 @@ export class Ring {
     const speed = state.tokens_per_s > 0 ? number(state.tokens_per_s, state.tokens_per_s < 100 ? 1 : 0) : "–";
     say(this.speed, speed);
     say(this.unit, "tokens a second");
-    say(this.title, `Ring: ${turn.filter(({ label }) => label).map(({ label, note }) => `${label}, ${note}`).join("; ")}`);
+    const stations = turn.filter(({ label }) => label).map(({ label, note }) => `${label}, ${note}`);
+    say(this.title, `Ring: ${stations.join("; ")}`);
     this.setPace(state.token_ms ?? state.predicted_ms);
     this.move(moving);
   }
@@ -182,4 +184,5 @@ export class Ring {
 }
 
 /** The number and colour that stand for the worker at ``index`` wherever it appears. */
-export const badge = (index) => el("span", { class: `badge series-${index % 5}`, "aria-hidden": "true" }, String(index + 1));
+export const badge = (index) =>
+  el("span", { class: `badge series-${index % 5}`, "aria-hidden": "true" }, String(index + 1));

@@ -6,6 +6,10 @@ import { badge } from "./ring.js";
 
 const PATIENCE_MS = 180; // a person who leafs through tokens doesn't want each one explained
 
+const UNREADABLE = "The answer can't be read; the browser's console has the details.";
+
+const worth = (words) => el("span", { class: "bar-value" }, words);
+const piece = (text) => el("span", { class: "piece" }, visible(text));
 const signed = (value) => `${value < 0 ? "−" : "+"}${number(Math.abs(value), 2)}`;
 
 export class TokenPanel {
@@ -53,7 +57,7 @@ export class TokenPanel {
       el("button", { type: "button", class: `small-button ${className}`, click: act }, words);
     const head = el("div", { class: "token-head" });
     head.append(
-      el("h2", { id: "token-title", tabindex: "-1" }, "Why ", el("span", { class: "piece" }, visible(token.piece)), "?"),
+      el("h2", { id: "token-title", tabindex: "-1" }, "Why ", piece(token.piece), "?"),
       button("Close", "close", () => this.close()),
     );
     const place = el("div", { class: "token-place" });
@@ -73,7 +77,8 @@ export class TokenPanel {
     const token = this.reply.tokens[this.index];
     const ids = this.reply.tokens.slice(0, this.index + 1).map(({ id }) => id);
     const body = { messages: this.reply.prefix, tokens: ids, index: this.index };
-    this.answer.replaceChildren(el("p", { class: "waiting hint" }, el("span", { class: "spinner", "aria-hidden": "true" }), "Asking the machines who moved it."));
+    const spinner = el("span", { class: "spinner", "aria-hidden": "true" });
+    this.answer.replaceChildren(el("p", { class: "waiting hint" }, spinner, "Asking the machines who moved it."));
     try {
       await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
       if (signal.aborted) return;
@@ -82,9 +87,11 @@ export class TokenPanel {
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof Refusal)) console.error(error);
-      const why = error instanceof Refusal ? error.message : "The answer can't be read; the browser's console has the details.";
-      const again = el("button", { type: "button", class: "small-button", click: () => this.explain() }, "Try again");
-      this.answer.replaceChildren(el("h3", {}, "Who moved it"), el("p", { class: "hint" }, `Nobody could say. ${why}`), again);
+      const why = error instanceof Refusal ? error.message : UNREADABLE;
+      const again = el("button", { type: "button", class: "small-button" }, "Try again");
+      again.addEventListener("click", () => this.explain());
+      const sentence = el("p", { class: "hint" }, `Nobody could say. ${why}`);
+      this.answer.replaceChildren(el("h3", {}, "Who moved it"), sentence, again);
     }
   }
 }
@@ -92,18 +99,20 @@ export class TokenPanel {
 /** The chosen token among the likeliest ones, each with its probability. */
 function alternatives(token, top) {
   const chosen = { piece: token.piece, logprob: token.logprob, chosen: true };
-  const others = top.filter(({ piece, logprob }) => piece !== token.piece || logprob !== token.logprob);
+  const sameText = top.findIndex((one) => one.piece === token.piece);
+  const same = sameText >= 0 ? sameText : top.findIndex(({ logprob }) => logprob === token.logprob);
+  const others = top.filter((_, rank) => rank !== same); // half a letter reads differently when it stands alone
   const rows = [chosen, ...others].sort((one, other) => other.logprob - one.logprob);
   const first = rows[0].chosen;
   const sentence = first
     ? `The model held it for the likeliest, with ${percent(Math.exp(token.logprob))}.`
     : `The model gave it ${percent(Math.exp(token.logprob))}; it would rather have said “${visible(rows[0].piece)}”.`;
-  const items = rows.map(({ piece, logprob, chosen: here }) => {
+  const items = rows.map(({ piece: text, logprob, chosen: here }) => {
     const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
     bar.firstChild.style.setProperty("--share", String(Math.exp(logprob)));
-    const name = el("span", { class: "bar-name" }, el("span", { class: "piece" }, visible(piece)));
+    const name = el("span", { class: "bar-name" }, piece(text));
     if (here) name.append(el("span", { class: "chosen" }, " chosen"));
-    return el("li", { class: here ? "here" : null }, name, bar, el("span", { class: "bar-value" }, percent(Math.exp(logprob))));
+    return el("li", { class: here ? "here" : null }, name, bar, worth(percent(Math.exp(logprob))));
   });
   return [el("p", {}, sentence), el("ol", { class: "bars", "aria-label": "What could have stood here" }, ...items)];
 }
@@ -122,12 +131,16 @@ function moved({ contributions, embedding, total }) {
     const inside = el("ol", { class: "bars signed inside", "aria-label": `Layers of ${node.name}` }, ...parts);
     return el("li", {}, el("details", {}, el("summary", {}, ...signedRow(name, node.logit, scale, index)), inside));
   });
-  const own = el("li", { class: "own" }, ...signedRow(el("span", { class: "bar-name" }, "the word before it"), embedding, scale, null));
+  const before = el("span", { class: "bar-name" }, "the word before it");
+  const own = el("li", {}, ...signedRow(before, embedding, scale, null));
+  const meaning =
+    "To the right a machine raised the token's score, to the left it lowered it. " +
+    `Together: ${signed(total)}. Open a machine to see its layers.`;
   return [
     el("h3", {}, "Who moved it"),
     el("p", {}, strongest(contributions)),
     el("ol", { class: "bars signed", "aria-label": "How much each machine moved this token" }, own, ...nodes),
-    el("p", { class: "hint" }, `To the right a machine raised the token's score, to the left it lowered it. Together: ${signed(total)}. Open a machine to see its layers.`),
+    el("p", { class: "hint" }, meaning),
   ];
 }
 
@@ -135,7 +148,7 @@ function signedRow(name, value, scale, index) {
   const colour = index === null ? "primary" : `series-${index % 5}`;
   const bar = el("span", { class: `bar ${colour} ${value < 0 ? "minus" : "plus"}`, "aria-hidden": "true" }, el("span"));
   bar.firstChild.style.setProperty("--share", String(Math.abs(value) / scale));
-  return [name, bar, el("span", { class: "bar-value" }, signed(value))];
+  return [name, bar, worth(signed(value))];
 }
 
 function strongest(contributions) {
@@ -152,7 +165,7 @@ function specialists({ responsibilities = [] }) {
   const items = responsibilities.map(({ name, share }, index) => {
     const bar = el("span", { class: `bar series-${index % 5}`, "aria-hidden": "true" }, el("span"));
     bar.firstChild.style.setProperty("--share", String(share));
-    return el("li", {}, el("span", { class: "bar-name" }, name), bar, el("span", { class: "bar-value" }, percent(share)));
+    return el("li", {}, el("span", { class: "bar-name" }, name), bar, worth(percent(share)));
   });
   return [
     el("h3", {}, "Which specialist spoke"),

@@ -44,7 +44,7 @@ def primary() -> Iterator[FakePrimary]:
 
 @pytest.fixture
 def visit(chromium: Browser, primary: FakePrimary) -> Iterator[Callable[..., Page]]:
-    """Open the page in a fresh context: ``visit(width=360, color_scheme="dark", …)``; not ``go``: blank yet."""
+    """Open the page in a fresh context, ``visit(width=360, color_scheme="dark")``; blank without ``go``."""
     contexts = []
 
     def opened(*, width: int = 1280, height: int = 900, go: bool = True, **options: Any) -> Page:
