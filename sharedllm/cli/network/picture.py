@@ -21,11 +21,7 @@ Facts = Mapping[str, Any]
 def picture(status: Facts) -> RenderableType:
     """Draw what ``GET /v1/status`` answers."""
     parts: list[RenderableType] = [_nodes(status["nodes"])]
-    parts += [
-        _remark(node["name"], f"{node['state']}: {node['sentence']}")
-        for node in status["nodes"]
-        if node["sentence"]
-    ]
+    parts += [_remark(node["name"], node["sentence"]) for node in status["nodes"] if node["sentence"]]
     for pipeline in status["pipelines"]:
         parts += ["", *_pipeline(pipeline)]
     if not status["pipelines"]:
@@ -37,18 +33,17 @@ def picture(status: Facts) -> RenderableType:
 
 def _nodes(nodes: list[Facts]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("node", "role", "state"):
-        table.add_column(column, no_wrap=True)
-    for column in ("lease", "layers", "per layer", "memory", "traffic in / out"):
-        table.add_column(column, justify="right")
+    table.add_column("node", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for column in ("layers", "per layer", "memory", "traffic"):
+        table.add_column(column, justify="right", no_wrap=True)
     for node in nodes:
+        lease = f"{format_duration(node['lease_left_s'])} left" if node["lease_left_s"] else ""
         table.add_row(
-            Text(f"{node['name']} {node['short']}"),
-            node["role"],
-            Text(node["state"], style=_STYLES.get(node["state"], "")),
-            format_duration(node["lease_left_s"]) if node["lease_left_s"] else "–",
-            "\n".join(f"{span['start']}–{span['stop'] - 1}" for span in node["spans"]) or "–",
-            "\n".join(_speed(span) for span in node["spans"]) or "–",
+            Text(f"{node['name']}\n{node['role']} {node['short']}"),
+            Text.assemble((node["state"], _STYLES.get(node["state"], "")), f"\n{lease}"),
+            "\n".join(f"{span['start']}–{span['stop'] - 1}" for span in node["spans"]),
+            "\n".join(_speed(span) for span in node["spans"]),
             _memory(node),
             _traffic(node),
         )
@@ -85,19 +80,21 @@ def _headline(pipeline: Facts) -> str:
 def _speed(span: Facts) -> str:
     if span["s_per_layer"] is None:
         return "?"
-    return f"{1000 * span['s_per_layer']:.2f} ms{'' if span['measured'] else ' (estimate)'}"
+    return f"{1000 * span['s_per_layer']:.2f} ms{'' if span['measured'] else ' est.'}"
 
 
 def _memory(node: Facts) -> str:
     if not node.get("memory_bytes"):
-        return "–"
+        return ""
     used = node.get("weights_bytes", 0) + node.get("kv_bytes", 0)
-    return f"{format_bytes(used)} of {format_bytes(node['memory_bytes'])}"
+    return f"{format_bytes(used)}\nof {format_bytes(node['memory_bytes'])}"
 
 
 def _traffic(node: Facts) -> str:
-    traffic = node.get("traffic")
-    return f"{format_bytes(traffic['in_bytes'])} / {format_bytes(traffic['out_bytes'])}" if traffic else "–"
+    traffic = node.get("traffic") or {"in_bytes": 0, "out_bytes": 0}
+    if not traffic["in_bytes"] + traffic["out_bytes"]:
+        return ""
+    return f"in {format_bytes(traffic['in_bytes'])}\nout {format_bytes(traffic['out_bytes'])}"
 
 
 def _remark(name: str, sentence: str) -> Text:

@@ -11,6 +11,7 @@ in order. It says ``ready <url>`` on stdout once it serves; stderr, and what els
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -34,7 +35,8 @@ GRACE_S = 15.0
 _LOGS = 5
 _READY = b"ready "
 _MAX_LINE_BYTES = 4096
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 16384
+_MAX_WORDS = 600
 
 
 class Process:
@@ -163,7 +165,7 @@ class Process:
                 lines = file.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:
             lines = []
-        return f"Its log, {self.log}, " + (f"ends: {lines[-1][:600]}" if lines else "is empty.")
+        return f"Its log, {self.log}, " + (f"ends: {_plain(lines[-1])}" if lines else "is empty.")
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         tether = [sys.executable, "-IS", str(Path(__file__).with_name("tether.py")), str(os.getpid())]
@@ -220,6 +222,17 @@ class Process:
         for older, newer in zip(aged[:0:-1], aged[-2::-1], strict=True):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
+
+
+def _plain(line: str) -> str:
+    """Return what a log line says to a person: of a record in JSON, its message and what was raised."""
+    try:
+        record = json.loads(line)
+        raised = str(record.get("error", "")).strip().splitlines()
+        said = ": ".join([str(record["message"]), *raised[-1:]])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = line
+    return said[:_MAX_WORDS]
 
 
 def _lines(output: IO[bytes]) -> Iterator[bytes]:

@@ -51,7 +51,18 @@ def drawn(
 
 @pytest.mark.parametrize(
     "fact",
-    ["attic 3f3f3f3f", "worker", "up", "7.2 s", "0–14", "2.00 ms", "300 MB of 4.00 GB", "1.50 MB / 900 B"],
+    [
+        "attic ",
+        "worker 3f3f3f3f",
+        "up ",
+        "7.2 s left",
+        "0–14",
+        "2.00 ms ",
+        "300 MB",
+        "of 4.00 GB",
+        "in 1.50 MB",
+        "out 900 B",
+    ],
 )
 def test_a_node_shows(fact: str) -> None:
     assert fact in drawn(NODE)
@@ -59,7 +70,7 @@ def test_a_node_shows(fact: str) -> None:
 
 def test_an_estimated_speed_is_called_one() -> None:
     span = {**NODE["spans"][0], "measured": False}
-    assert "2.00 ms (estimate)" in drawn({**NODE, "spans": [span]})
+    assert "2.00 ms est." in drawn({**NODE, "spans": [span]})
 
 
 def test_a_node_that_is_gone_says_so_in_words() -> None:
@@ -69,7 +80,7 @@ def test_a_node_that_is_gone_says_so_in_words() -> None:
         "sentence": "has not been heard of since its lease ran out",
         "lease_left_s": 0,
     }
-    assert "attic: gone: has not been heard of since its lease ran out" in drawn(gone)
+    assert "attic: has not been heard of since its lease ran out" in drawn(gone)
 
 
 def test_a_node_that_never_reported_is_drawn() -> None:
@@ -93,6 +104,13 @@ def test_a_pipeline_shows(fact: str) -> None:
 def test_an_unmeasured_pipeline_shows_what_is_predicted() -> None:
     fresh = {**PIPELINE, "token_s": None, "tokens_per_s": None, "floor_percent": None}
     assert "100.0 ms a token predicted, none measured yet" in drawn(NODE, pipelines=(fresh,))
+
+
+def test_a_narrow_terminal_cuts_nothing() -> None:
+    written = io.StringIO()
+    status = {"nodes": [NODE], "pipelines": [PIPELINE], "revoked": []}
+    Console(file=written, width=80, color_system=None).print(picture(status))
+    assert "…" not in written.getvalue()
 
 
 def test_no_pipeline_is_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -54,6 +55,18 @@ def test_a_child_that_ends_before_it_is_ready_fails_with_its_last_words(make: Ma
     process = make("import sys; sys.exit('there is no such model')")
     process.start()
     with pytest.raises(ProcessFailed, match=r"child ended with exit code 1.*ends: there is no such model"):
+        process.await_ready(DEADLINE_S)
+
+
+def test_last_words_in_json_are_read_to_the_person(make: Make) -> None:
+    record = {
+        "level": "critical",
+        "message": "uncaught OSError",
+        "error": "Traceback …\n  …\nOSError: the disk is full",
+    }
+    process = make(f"import sys; sys.exit({json.dumps(record)!r})")
+    process.start()
+    with pytest.raises(ProcessFailed, match=r"ends: uncaught OSError: OSError: the disk is full$"):
         process.await_ready(DEADLINE_S)
 
 
