@@ -3,7 +3,8 @@
 Dynamic programming over (last node used, layers placed so far). Any node may be passed over, so the subset is
 chosen exactly too, among those that keep the order. O(n²·L) additions for n nodes and L layers; times the
 number of nodes where an exact number is asked for. Where all hops cost ``a_i + a_j`` (every node's own way to
-one common middle, as when nothing is measured) no order is better than another, and this is the optimum.
+one common middle, as when nothing is measured and bandwidths are equal) no order is better than another, and
+this is the optimum.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ def best_along(problem: Problem, order: Sequence[int]) -> Chain | None:
     hop = problem.hop_s[np.ix_(ring, ring)]
     reached = np.full((len(order), counts, layers + 1), np.inf)  # time until that many layers are done
     for place, node in enumerate(order):
-        arrived = _arrived(reached[:place], hop[: place + 1, place + 1], problem.count is not None)
-        reached[place] = fill(arrived, float(problem.s_per_layer[node]), int(problem.room[node]))
+        # Of a number of nodes, so many can be used by now, and so many must be for the rest to suffice.
+        used = range(max(0, counts - len(order) + place), min(place + 1, counts))
+        if problem.count is None:
+            used = range(1)
+        arrived = _arrived(reached[:place], hop[: place + 1, place + 1], used, problem.count is not None)
+        room, speed = int(problem.room[node]), float(problem.s_per_layer[node])
+        reached[place, used.start : used.stop] = fill(arrived, speed, room)
     totals = reached[:, -1, layers] + hop[1:, 0]
     place = int(totals.argmin())
     return None if np.isinf(totals[place]) else _walk_back(problem, order, reached, hop, place)
@@ -60,19 +66,18 @@ def taken(arrived: Floats, s_per_layer: float, room: int, layers: int) -> int:
     return int(numbers[(arrived[layers - numbers] + numbers * s_per_layer).argmin()])
 
 
-def _arrived(reached: Floats, hop_s: Floats, counted: bool) -> Floats:
-    """Time until work starts behind those ``reached``, by nodes used and layers done so far: (counts, L + 1).
+def _arrived(reached: Floats, hop_s: Floats, used: range, counted: bool) -> Floats:
+    """Time until work starts behind those ``reached``, by nodes ``used`` and layers done: (used, L + 1).
 
     ``hop_s`` leads here from the primary, then from each of them.
     """
-    arrived = np.full(reached.shape[1:], np.inf)
+    arrived = np.full((len(used), reached.shape[2]), np.inf)
     if len(reached):
-        best = (reached + hop_s[1:, None, None]).min(0)
-        if counted:
-            arrived[1:] = best[:-1]
-        else:
-            arrived = best
-    arrived[0, 0] = hop_s[0]
+        skip = counted and not used.start  # nobody is behind the first
+        before = reached[:, used.start + skip - counted : used.stop - counted]
+        arrived[skip:] = (before + hop_s[1:, None, None]).min(0)
+    if not used.start:
+        arrived[0, 0] = hop_s[0]
     return arrived
 
 
@@ -83,7 +88,7 @@ def _walk_back(problem: Problem, order: Sequence[int], reached: Floats, hop_s: F
     while True:
         node = order[place]
         hop = hop_s[: place + 1, place + 1]
-        arrived = _arrived(reached[:place], hop, counted)[count]
+        arrived = _arrived(reached[:place], hop, range(count, count + 1), counted)[0]
         took = taken(arrived, float(problem.s_per_layer[node]), int(problem.room[node]), layers)
         chain.append((node, took))
         layers -= took

@@ -1,9 +1,9 @@
 """From all nodes to a chain: a shortlist, the search over it, and whether anyone outside it would help.
 
-The search takes time in proportion to the square of its nodes, so of many only a shortlist enters: those that
-lead by price per layer with the way there, by speed, by room, by nearness to the primary, in turns. After it
-every other node is tried as a single change; one that helps joins the shortlist. So no node is left out that
-would by itself make the plan faster.
+The search takes time in proportion to the square of its nodes, so of many only 64 enter: those that lead by
+price per layer with the way there, by speed, by room, by nearness to the primary, in turns. After it every
+other node is tried as a single change; those that help join the shortlist, and the search goes on from there.
+So no node is left out that would by itself make the plan faster.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sharedllm.nodes.planner.search import search
 
 __all__ = ["Choice", "choose", "shortlist"]
 
-SHORTLIST = 48
-_ROUNDS = 8
+_SHORTLIST = 64
+_NEWCOMERS = 16
 _GAIN = 1e-9
 
 
@@ -30,7 +30,7 @@ _GAIN = 1e-9
 class Choice:
     """A chain over a problem's nodes, what it takes, and what every idle node would make of it.
 
-    ``picked`` are the problem's nodes and ``idle`` the others or unused, both as indices of all offers.
+    As indices of all offers, ``picked`` are the problem's nodes and ``idle`` all that the chain does not use.
     """
 
     problem: Problem
@@ -67,38 +67,57 @@ class Choice:
         )
 
 
+class _Hops:
+    """Hops from all offers, looked up once for each node that a chain uses; most are never asked for."""
+
+    def __init__(self, offers: Sequence[NodeOffer], shape: ModelShape, links: Links) -> None:
+        self._offers, self._shape, self._links = offers, shape, links
+        self._to: dict[int, Floats] = {}
+        self.to_primary = hops_s(offers, [], shape, links)[:, 0]
+
+    def square(self, picked: Sequence[int]) -> Floats:
+        """Between all of ``picked`` and the primary."""
+        return square([self._offers[node] for node in picked], self._shape, self._links)
+
+    def between(self, idle: Sequence[int], used: Sequence[int]) -> Floats:
+        """From each of ``idle`` to each of ``used``, and in the last column to the primary."""
+        new = [node for node in used if node not in self._to]
+        found = hops_s([self._offers[node] for node in new], self._offers, self._shape, self._links)
+        self._to.update(zip(new, found[:, :-1], strict=True))
+        return np.stack([*(self._to[node] for node in used), self.to_primary], 1)[idle]
+
+
 def choose(
     offers: Sequence[NodeOffer], room: Ints, shape: ModelShape, links: Links, count: int | None
 ) -> Choice:
     """Choose the chain over ``offers``, which hold the model together (with ``count``: some that many do)."""
     s_per_layer = np.array([offer.s_per_layer for offer in offers])
-    picked = shortlist(s_per_layer, room, hops_s(offers, [], shape, links)[:, 0], shape.layers, count)
+    hops = _Hops(offers, shape, links)
+    picked = shortlist(s_per_layer, room, hops.to_primary, shape.layers, count)
     first: list[int] = []
-    for _ in range(_ROUNDS):
-        hop = square([offers[node] for node in picked], shape, links)
-        problem = Problem(s_per_layer[picked], room[picked], hop, shape.layers, count)
+    while True:  # each round is faster than the one before, or the last
+        problem = Problem(s_per_layer[picked], room[picked], hops.square(picked), shape.layers, count)
         chain = search(problem, [picked.index(node) for node in first])
         if chain is None:  # pragma: no cover
             raise AssertionError("the shortlist holds the model whenever all nodes do")
-        choice = _judged(offers, room, shape, links, problem, picked, chain)
-        better = [
-            which
-            for which in np.argsort(choice.changes.token_s, kind="stable").tolist()
-            if choice.changes.token_s[which] < choice.token_s * (1 - _GAIN)
-        ]
+        before_s = token_s(problem, chain)
+        used = [picked[node] for node, _ in chain]
+        idle = np.setdiff1d(np.arange(len(offers)), used).tolist()
+        others = (s_per_layer[idle], room[idle])
+        change = changes(problem, chain, before_s, others, hops.between(idle, used))
+        order = np.argsort(change.token_s, kind="stable").tolist()
+        better = [which for which in order if change.token_s[which] < before_s * (1 - _GAIN)]
         if not better:
-            break
-        newcomer = choice.idle[better[0]]
-        first = choice.changes.apply(choice.nodes, better[0], newcomer)
-        picked = sorted({*picked, *(choice.idle[which] for which in better[:SHORTLIST])})
-    return choice
+            return Choice(problem, picked, chain, before_s, idle, change)
+        first = change.apply(used, better[0], idle[better[0]])
+        picked = sorted({*picked, *(idle[which] for which in better[: max(_NEWCOMERS, len(chain))])})
 
 
 def shortlist(
     s_per_layer: Floats, room: Ints, from_primary_s: Floats, layers: int, count: int | None
 ) -> list[int]:
     """Give the indices, ascending, of the nodes worth searching: they hold the model if all do."""
-    if len(room) <= SHORTLIST:
+    if len(room) <= _SHORTLIST:
         return list(range(len(room)))
     by_room = np.argsort(-room, kind="stable").tolist()
     leaders = [
@@ -107,7 +126,7 @@ def shortlist(
     ]
     picked = dict.fromkeys(by_room[:count] if count is not None else [])
     for turn in zip(*leaders, strict=True):
-        if len(picked) >= SHORTLIST:
+        if len(picked) >= _SHORTLIST:
             break
         picked.update(dict.fromkeys(turn))
     held = int(room[list(picked)].sum())
@@ -118,20 +137,3 @@ def shortlist(
             picked[node] = None
             held += int(room[node])
     return sorted(picked)
-
-
-def _judged(
-    offers: Sequence[NodeOffer],
-    room: Ints,
-    shape: ModelShape,
-    links: Links,
-    problem: Problem,
-    picked: list[int],
-    chain: Chain,
-) -> Choice:
-    used = [picked[node] for node, _ in chain]
-    idle = [node for node in range(len(offers)) if node not in set(used)]
-    others = (np.array([offers[node].s_per_layer for node in idle]), room[idle])
-    hop = hops_s([offers[node] for node in idle], [offers[node] for node in used], shape, links)
-    before_s = token_s(problem, chain)
-    return Choice(problem, picked, chain, before_s, idle, changes(problem, chain, before_s, others, hop))

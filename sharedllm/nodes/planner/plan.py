@@ -8,10 +8,15 @@ nodes that would slow the token are left out with a sentence that has the number
 - subset and order: exact up to 10 usable nodes, a heuristic beyond (``search``)
 - ``spread``: the least possible slowest stage is exact (``spread``); within it, the least T as above
 
-Measured (``python -m tests.benchmarks.planner``) beside brute force or the exact search: see that table.
+Measured by ``python -m tests.benchmarks.planner``, as token time over the least there is. In 2,557
+cases of 2–6 nodes beside brute force the plan is always the optimum; the heuristic's rounds alone are
+in 99.9 %, at worst 1.023. In 415 cases of 11–12 nodes beside the exact search the heuristic is always
+the optimum; its rounds alone in 98.8 %, at worst 1.045. 1,000 nodes × 80 layers take 13–50 ms on a busy
+machine where the largest node holds 30 layers, and up to 92 ms where it holds 4, so that 20 and more
+workers make a pipeline.
 
 *Covered*: spans cover [0, L) once and fit in memory; the order of the offers does not matter, ids break ties;
-up to 10 usable nodes one more node never makes the prediction worse.
+up to 10 usable nodes one more node never makes the prediction worse (beyond: 1 of 889 cases, by 0.01 %).
 *Not covered*: the time that the primary itself takes, queues behind other pipelines (the offers' speeds are
 already divided by load), layers of unequal size, and how good the measured figures are.
 """

@@ -61,27 +61,35 @@ def hops_s(
     rows: Sequence[NodeOffer], columns: Sequence[NodeOffer], shape: ModelShape, links: Links
 ) -> Floats:
     """Cost of one hop from each of R nodes to each of C and, the last column, the primary: (R, C + 1)."""
-    rtt = np.array(
-        [[*(_rtt_s(a, b, links) for b in columns), a.rtt_s.get(PRIMARY, links.default_rtt_s)] for a in rows]
-    ).reshape(len(rows), len(columns) + 1)
-    from_rate = np.array([a.bandwidth_bytes_per_s for a in rows])
-    to_rate = np.array([*(b.bandwidth_bytes_per_s for b in columns), np.inf])
-    transfer = shape.activation_bytes / np.minimum(from_rate[:, None], to_rate)
-    hosts = np.array([b.host for b in columns], dtype=object)
-    for row, offer in enumerate(rows):
-        if offer.host:
-            transfer[row, :-1][hosts == offer.host] = 0.0
-    hop: Floats = rtt / 2 + transfer + links.software_s
+    rate = np.minimum(
+        np.array([a.bandwidth_bytes_per_s for a in rows])[:, None],
+        np.array([*(b.bandwidth_bytes_per_s for b in columns), np.inf]),
+    )
+    same = _same_host(rows, columns)
+    rtt = np.fmax(_measured_s(rows, columns), _measured_s(columns, rows).T)
+    rtt = np.where(np.isnan(rtt), np.where(same, links.same_host_rtt_s, links.default_rtt_s), rtt)
+    to_primary = np.array([[a.rtt_s.get(PRIMARY, links.default_rtt_s)] for a in rows]).reshape(-1, 1)
+    transfer = shape.activation_bytes / rate
+    transfer[:, :-1][same] = 0.0
+    hop: Floats = np.concatenate([rtt, to_primary], 1) / 2 + transfer + links.software_s
     return hop
 
 
-def _rtt_s(a: NodeOffer, b: NodeOffer, links: Links) -> float:
-    there, back = a.rtt_s.get(b.id), b.rtt_s.get(a.id)
-    if there is None:
-        there = back
-    if there is None:
-        return links.same_host_rtt_s if a.host and a.host == b.host else links.default_rtt_s
-    return there if back is None else max(there, back)
+def _measured_s(rows: Sequence[NodeOffer], columns: Sequence[NodeOffer]) -> Floats:
+    """The round trips that each of R nodes measured to each of C, NaN for none: (R, C)."""
+    ids, none = [b.id for b in columns], [np.nan] * len(columns)
+    measured = [list(map(a.rtt_s.get, ids, none)) for a in rows]
+    return np.array(measured, dtype=np.float64).reshape(len(rows), len(columns))
+
+
+def _same_host(rows: Sequence[NodeOffer], columns: Sequence[NodeOffer]) -> NDArray[np.bool_]:
+    numbers: dict[str, int] = {}
+    row, column = (
+        np.array([numbers.setdefault(o.host, len(numbers)) if o.host else unknown for o in some], dtype=int)
+        for some, unknown in ((rows, -1), (columns, -2))
+    )
+    same: NDArray[np.bool_] = row[:, None] == column
+    return same
 
 
 def square(offers: Sequence[NodeOffer], shape: ModelShape, links: Links) -> Floats:

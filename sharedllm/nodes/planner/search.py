@@ -39,10 +39,10 @@ def search(
     exact_nodes: int = EXACT_NODES,
     core_nodes: int = CORE_NODES,
 ) -> Chain | None:
-    """Give the fastest chain found, ``first`` being one more order to start from; None if nothing fits."""
+    """Give the fastest chain found, from the orders above or from ``first`` alone; None if nothing fits."""
     if problem.nodes <= exact_nodes:
         return best_of_all(problem)
-    starts = dict.fromkeys(best_along(problem, order) for order in _orders(problem, first))
+    starts = dict.fromkeys(best_along(problem, order) for order in ([first] if first else _orders(problem)))
     chains = [_improve(problem, chain) for chain in starts if chain is not None]
     if not chains:
         return None
@@ -71,7 +71,7 @@ def _alone(problem: Problem) -> list[Chain]:
     ]
 
 
-def _orders(problem: Problem, first: Sequence[int]) -> list[list[int]]:
+def _orders(problem: Problem) -> list[list[int]]:
     everyone = range(problem.nodes)
     from_primary = problem.hop_s[-1]
     near = sorted(everyone, key=lambda node: (from_primary[node], node))
@@ -82,7 +82,7 @@ def _orders(problem: Problem, first: Sequence[int]) -> list[list[int]]:
         here = min(left, key=lambda node: (problem.hop_s[here, node], node))
         left.remove(here)
         neighbours.append(here)
-    return [[*first], near, fast, neighbours] if first else [near, fast, neighbours]
+    return [near, fast, neighbours]
 
 
 def _improve(problem: Problem, chain: Chain) -> Chain:

@@ -42,7 +42,9 @@ def spread(
     if np.isinf(stage_s):
         return sentences.too_few_allowed(int(np.sort(room)[::-1][:count].sum()), count, shape)
     takes = _layers_within(stage_s, s_per_layer, room)
-    able = np.flatnonzero(takes)
+    # Whoever takes less than the count − 1 best leave over can be in no pipeline that is as even.
+    best_others = np.sort(takes)[::-1][: count - 1].sum()
+    able = np.flatnonzero(takes >= max(1, shape.layers - best_others))
     able_offers = [offers[node] for node in able.tolist()]
     choice = choose(able_offers, takes[able], shape, links, count)
     left = {**away, **_left_out(offers, room, s_per_layer, able[choice.nodes], stage_s, shape.layers)}
@@ -77,8 +79,17 @@ def _layers_within(stage_s: float, s_per_layer: Floats, room: Ints) -> Ints:
 
 def slowest_stage_s(s_per_layer: Floats, room: Ints, layers: int, count: int) -> float:
     """The least slowest stage with ``count`` nodes, each with a layer; infinite if they can't hold them."""
+    return _first_enough(_stages_s(s_per_layer, room, layers), s_per_layer, room, layers, count)
+
+
+def _stages_s(s_per_layer: Floats, room: Ints, layers: int) -> Floats:
+    """Every time that some node can take for some number of layers, ascending."""
     numbers = np.arange(1, layers + 1)
-    stages = np.unique((s_per_layer[:, None] * numbers)[numbers <= room[:, None]])
+    stages: Floats = np.unique((s_per_layer[:, None] * numbers)[numbers <= room[:, None]])
+    return stages
+
+
+def _first_enough(stages: Floats, s_per_layer: Floats, room: Ints, layers: int, count: int) -> float:
     low, high = 0, len(stages)
     while low < high:
         middle = (low + high) // 2
@@ -98,11 +109,12 @@ def _slowest_stages_with_s(
     ``chosen`` and ``newcomers`` are speeds and rooms. A newcomer takes r layers, for the r that is best.
     """
     others = len(chosen[0]) - 1
+    stages = _stages_s(*chosen, layers)
     s_per_layer, room = newcomers
     best = np.full(len(room), np.inf)
     for takes in range(1, layers - others + 1):
         if others:
-            rest_s = slowest_stage_s(*chosen, layers - takes, others)
+            rest_s = _first_enough(stages, *chosen, layers - takes, others)
         else:
             rest_s = 0.0 if takes == layers else np.inf
         best = np.where(takes <= room, np.minimum(best, np.maximum(rest_s, takes * s_per_layer)), best)

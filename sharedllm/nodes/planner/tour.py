@@ -21,8 +21,12 @@ def shorten(hop_s: Floats, nodes: Sequence[int]) -> list[int]:
     """Order ``nodes`` so that their ring through the primary, the last index of ``hop_s``, is no longer."""
     primary = len(hop_s) - 1
     ring = [primary, *nodes, primary]
+    backwards = np.where(np.tri(len(nodes), dtype=bool), np.inf, 0.0)
     while len(nodes) > 2:
-        reversal, move = _best_reversal(hop_s, ring), _best_move(hop_s, ring)
+        r = np.array(ring)
+        between = hop_s[np.ix_(r, r)]
+        hops = between.diagonal(1)
+        reversal, move = _best_reversal(between, hops, backwards), _best_move(between, hops)
         gain, first, last = min(reversal, move)
         if gain > -_GAIN_S:
             break
@@ -34,23 +38,16 @@ def shorten(hop_s: Floats, nodes: Sequence[int]) -> list[int]:
     return ring[1:-1]
 
 
-def _best_reversal(hop_s: Floats, ring: Sequence[int]) -> tuple[float, int, int]:
+def _best_reversal(between: Floats, hops: Floats, backwards: Floats) -> tuple[float, int, int]:
     """The change (s) of reversing positions i … j of the ring that changes most, with i and j."""
-    r = np.array(ring)
-    hops = hop_s[r[:-1], r[1:]]
-    between = hop_s[np.ix_(r, r)]
-    delta = between[:-2, 1:-1] + between[1:-1, 2:] - hops[:-1, None] - hops[None, 1:]
-    delta[np.tril_indices(len(delta))] = np.inf
+    delta = between[:-2, 1:-1] + between[1:-1, 2:] - hops[:-1, None] - hops[None, 1:] + backwards
     i, j = divmod(int(delta.argmin()), len(delta))
     return float(delta[i, j]), i + 1, j + 1
 
 
-def _best_move(hop_s: Floats, ring: Sequence[int]) -> tuple[float, int, int]:
+def _best_move(between: Floats, hops: Floats) -> tuple[float, int, int]:
     """The change (s) of moving position i of the ring into the gap behind position j that changes most."""
-    r = np.array(ring)
-    hops = hop_s[r[:-1], r[1:]]
-    between = hop_s[np.ix_(r, r)]
-    taken_out = hop_s[r[:-2], r[2:]] - hops[:-1] - hops[1:]
+    taken_out = between.diagonal(2) - hops[:-1] - hops[1:]
     delta = between[1:-1, :-1] + between[1:-1, 1:] - hops + taken_out[:, None]
     i, j = divmod(int(delta.argmin()), delta.shape[1])
     return float(delta[i, j]), i + 1, j

@@ -132,7 +132,7 @@ def test_spread_has_the_least_slowest_stage_and_then_the_least_time_per_token(of
     made = plan(offers, shape, Objective("spread", nodes))
     usable = [offer for offer in allowed(offers) if offer.memory_bytes >= LAYER_BYTES + CACHE_BYTES]
     size = min(nodes, len(usable), shape.layers)
-    choices = brute_force.orders(usable, [size])
+    choices = brute_force.orders(usable, [size] if size else [])
     best = brute_force.least_stage_then_token(choices, shape, LINKS)
     if isinstance(made, NoHome):
         assert best == (math.inf, math.inf)
