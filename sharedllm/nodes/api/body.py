@@ -1,7 +1,8 @@
 """Read a request's JSON without ever holding more of it than is allowed.
 
 *Covered*: a body of any length (counted as it arrives), one that never ends, JSON that is too deep, NaN,
-lone surrogates, numbers of a million digits. *Not covered*: compressed bodies; they are refused as not JSON.
+lone surrogates, numbers of a million digits, a million lists. *Not covered*: compressed
+bodies; they are refused as not JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sharedllm.nodes.api.errors import ClientGone, Refused
 __all__ = ["MAX_BODY_BYTES", "read_json"]
 
 MAX_BODY_BYTES = 2 << 20
+MAX_BRACKETS = 50_000  # lists and objects cost a hundred times their bytes, and time that streams lack
 _PATIENCE_S = 30.0
 
 
@@ -42,6 +44,13 @@ async def read_json(request: Request) -> dict[str, Any]:
         ) from None
     except ClientDisconnect:
         raise ClientGone("The client left while it sent its request.") from None
+    if data.count(b"[") + data.count(b"{") > MAX_BRACKETS:
+        raise Refused(
+            f"The body has more than {MAX_BRACKETS:,} opening brackets, which is the most that is read here; "
+            "send less in one request.",
+            status=413,
+            code="request_too_large",
+        )
     try:
         # its parser is bounded in depth (200), refuses half characters, and its errors say where
         parsed = pydantic_core.from_json(data, allow_inf_nan=False)

@@ -116,7 +116,9 @@ class _Punctual(H11Protocol):
         self._stop_waiting()
         self._waiting[self] = self.loop.call_later(HEAD_S, self.transport.abort)
         if len(self._waiting) > MAX_WAITING:
-            next(iter(self._waiting)).transport.abort()
+            oldest = next(iter(self._waiting))
+            oldest._stop_waiting()  # its loss is heard of later, and the next to come must not count it
+            oldest.transport.abort()
 
     def _stop_waiting(self) -> None:
         timer = self._waiting.pop(self, None)
