@@ -11,7 +11,20 @@ from __future__ import annotations
 from sharedllm.nodes.proxy.dial import dial
 from sharedllm.nodes.proxy.endpoints import Endpoint, in_order
 from sharedllm.nodes.proxy.listener import Event, Limits
+from sharedllm.nodes.proxy.relay import Relay
+from sharedllm.nodes.proxy.relayed import Registration
 from sharedllm.nodes.proxy.server import Proxy
 from sharedllm.nodes.proxy.splice import Splice, Traffic
 
-__all__ = ["Endpoint", "Event", "Limits", "Proxy", "Splice", "Traffic", "dial", "in_order"]
+__all__ = [
+    "Endpoint",
+    "Event",
+    "Limits",
+    "Proxy",
+    "Registration",
+    "Relay",
+    "Splice",
+    "Traffic",
+    "dial",
+    "in_order",
+]

@@ -25,6 +25,7 @@ from sharedllm.nodes.errors import DialFailed, NotAdmitted, TicketRefused
 from sharedllm.nodes.identity import Identity, read_peer
 from sharedllm.nodes.proxy.endpoints import Endpoint, in_order
 from sharedllm.nodes.proxy.framing import ADMITTED, SENTENCE_BYTES, frame, length_of
+from sharedllm.nodes.proxy.relayed import reach
 
 __all__ = ["HEAD_START_S", "dial"]
 
@@ -144,6 +145,8 @@ def _connect(endpoint: Endpoint, expect: str, identity: Identity, end: float) ->
 
 
 def _reach(endpoint: Endpoint, expect: str, identity: Identity, end: float) -> socket.socket:
+    if endpoint.kind == "relay":
+        return reach(identity, endpoint, expect, end)
     raw = socket.create_connection((endpoint.host, endpoint.port), timeout=_left(end))
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
