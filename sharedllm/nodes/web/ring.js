@@ -126,7 +126,7 @@ export class Ring {
     const side = Math.abs(x - X) < 40 ? "middle" : x > X ? "start" : "end";
     const up = y < Y - 60 ? -14 : y > Y + 60 ? 8 : -2;
     const words = svg("text", { class: "station-label", x, y: y + up, "text-anchor": side });
-    words.append(svg("tspan", { class: "station-name" }, shorten(part.label, 11)));
+    words.append(svg("tspan", { class: "station-name" }, shorten(part.label, side === "middle" ? 24 : 11)));
     words.append(svg("tspan", { x, dy: 15 }, part.note));
     return words;
   }

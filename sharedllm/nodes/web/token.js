@@ -105,8 +105,8 @@ function alternatives(token, top) {
   const rows = [chosen, ...others].sort((one, other) => other.logprob - one.logprob);
   const first = rows[0].chosen;
   const sentence = first
-    ? `The model held it for the likeliest, with ${percent(Math.exp(token.logprob))}.`
-    : `The model gave it ${percent(Math.exp(token.logprob))}; it would rather have said “${visible(rows[0].piece)}”.`;
+    ? `It was the model's first choice, with ${percent(Math.exp(token.logprob))}.`
+    : `The model gave it ${percent(Math.exp(token.logprob))}; its first choice was “${visible(rows[0].piece)}”.`;
   const items = rows.map(({ piece: text, logprob, chosen: here }) => {
     const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
     bar.firstChild.style.setProperty("--share", String(Math.exp(logprob)));
@@ -131,7 +131,7 @@ function moved({ contributions, embedding, total }) {
     const inside = el("ol", { class: "bars signed inside", "aria-label": `Layers of ${node.name}` }, ...parts);
     return el("li", {}, el("details", {}, el("summary", {}, ...signedRow(name, node.logit, scale, index)), inside));
   });
-  const before = el("span", { class: "bar-name" }, "the word before it");
+  const before = el("span", { class: "bar-name" }, "the token before it");
   const own = el("li", {}, ...signedRow(before, embedding, scale, null));
   const meaning =
     "To the right a machine raised the token's score, to the left it lowered it. " +
