@@ -28,8 +28,10 @@ from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.coordinator.app import create_app
 from sharedllm.nodes.coordinator.database import open_database
 from sharedllm.nodes.coordinator.status import Coordinator
-from sharedllm.nodes.identity import Authority, Identity, enrol, server_context
+from sharedllm.nodes.errors import TicketRefused
+from sharedllm.nodes.identity import Authority, Identity, Peer, enrol, server_context
 from sharedllm.nodes.operations import Health, metrics
+from sharedllm.nodes.proxy import Event, Relay
 
 __all__ = ["CoordinatorSettings", "PortTaken", "serve"]
 
@@ -106,6 +108,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         self._coordinator, self._identity, self._settings = coordinator, identity, settings
         self._listener, self._ready = listener, ready
+        self._relay: Relay | None = None
         public = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             public = (settings.tls_cert, settings.tls_key)
@@ -157,23 +160,44 @@ class _Server(uvicorn.Server):
             ssl_shutdown_timeout=_GOODBYE_S,
         )
         self.servers = [server]
+        if self._settings.relay_port is not None:
+            await self._start_relay(self._settings.relay_port)
         self.started = True
         self._ready()
 
     async def main_loop(self) -> None:
-        """As uvicorn's, with the relay and the upkeep beside it."""
+        """As uvicorn's, with the upkeep beside it, and the relay until its end."""
         async with _beside(self._upkeep()):
             await super().main_loop()
+        if self._relay is not None:
+            await self._relay.close()
+
+    async def _start_relay(self, port: int) -> None:
+        self._relay = Relay(self._identity, admit=self._admit, on_event=_count)
+        try:
+            heard = await self._relay.serve(self._settings.host, port)
+        except OSError as error:
+            raise _taken(self._settings.host, port, "--relay-port", error) from error
+        self._coordinator.relay = self._identity.id, heard
+
+    def _admit(self, peer: Peer) -> None:
+        """The relay's question about a proven peer."""
+        if self._coordinator.registry.is_revoked(peer.id):
+            raise TicketRefused(f"Node {peer.id} was revoked by the federation's operator.")
 
     async def _upkeep(self) -> None:
-        """Renew the coordinator's own certificate in time, and keep the gauges true."""
+        """Renew the coordinator's own certificate in time, keep the gauges, cut the revoked off the relay."""
         authority = Authority.load_or_create(self._settings.state)
         while True:
             await asyncio.sleep(_UPKEEP_S)
+            self._coordinator.collect()
             if self._identity.peer.renew_in_s(self._coordinator.registry.clock()) == 0:
                 enrol(authority, self._settings.state, "coordinator")
                 self._identity.reload()
                 _log.info("the coordinator's certificate was renewed")
+            if self._relay is not None:
+                for revoked in self._coordinator.registry.revoked():
+                    self._relay.cut(revoked)
 
 
 class _Protocol(H11Protocol):
@@ -222,12 +246,20 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=2_048)
     except OSError as error:
-        raise PortTaken(
-            f"The coordinator can't listen on port {port} of {host} ({error.strerror}); is another one "
-            "running? Give another address with --host and --port."
-        ) from error
+        raise _taken(host, port, "--port", error) from error
     with listener:
         yield listener
+
+
+def _taken(host: str, port: int, option: str, error: OSError) -> PortTaken:
+    return PortTaken(
+        f"The coordinator can't listen on port {port} of {host} ({error.strerror}); is another one running? "
+        f"Give another with {option}, or another address with --host."
+    )
+
+
+def _count(event: Event) -> None:
+    metrics.relay_bytes.inc(event.in_bytes + event.out_bytes)
 
 
 @contextlib.contextmanager
@@ -236,5 +268,5 @@ def _operations(settings: CoordinatorSettings, coordinator: Coordinator) -> Iter
         yield
         return
     host, port = settings.operations
-    with Health(coordinator.ready, host, port, collect=coordinator.collect):
+    with Health(coordinator.ready, host, port):
         yield

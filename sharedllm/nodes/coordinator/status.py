@@ -48,6 +48,7 @@ class Coordinator:
         self.experience = Experience(engine, clock=clock, lease_s=lease_s)
         self.pipelines = Pipelines(engine, self.registry, self.experience, authority)
         self.relay: tuple[str, int] | None = None
+        self._were_live: set[str] = set()
 
     def ready(self) -> tuple[bool, str]:
         """Whether requests can be answered, and a sentence about it."""
@@ -59,8 +60,12 @@ class Coordinator:
         return True, "The directory is open."
 
     def collect(self) -> None:
-        """Bring the gauges up to date."""
+        """Bring the gauges up to date, and count leases that ran out since the last time."""
         live = self.registry.live()
+        gone = self._were_live - {node.id for node in live}
+        self._were_live = {node.id for node in live}
+        left = {node.id for node in self.registry.members() if not node.lease_until_s}
+        metrics.leases_expired.inc(len(gone - left))
         for role in ("primary", "worker"):
             metrics.nodes.labels(role).set(sum(node.role == role for node in live))
         metrics.pipelines.set(len(self.pipelines.in_use()))

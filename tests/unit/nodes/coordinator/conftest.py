@@ -125,7 +125,8 @@ import sys
 from pathlib import Path
 from sharedllm.nodes.coordinator import CoordinatorSettings, serve
 
-optional = {name: Path(value) for name, value in zip(("tls_cert", "tls_key"), sys.argv[2:])}
+kinds = {"tls_cert": Path, "tls_key": Path, "relay_port": int}
+optional = {name: kinds[name](value) for name, value in (given.split("=", 1) for given in sys.argv[2:])}
 serve(CoordinatorSettings(Path(sys.argv[1]), host="127.0.0.1", port=0, **optional))
 """
 
@@ -133,13 +134,13 @@ serve(CoordinatorSettings(Path(sys.argv[1]), host="127.0.0.1", port=0, **optiona
 class Served:
     """A coordinator in a process of its own, on loopback, with its state in ``state``."""
 
-    def __init__(self, state: Path, *more: Path) -> None:
-        self.state, self._more = state, more
+    def __init__(self, state: Path, **settings: object) -> None:
+        self.state, self._more = state, [f"{name}={value}" for name, value in settings.items()]
         self.clients: list[CoordinatorClient] = []
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", SERVE, str(self.state), *map(str, self._more)]
+        command = [sys.executable, "-c", SERVE, str(self.state), *self._more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         word, _, self.url = self.process.stdout.readline().strip().partition(" ")
@@ -171,7 +172,7 @@ class Served:
         return client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served = Served(tmp_path_factory.mktemp("served"))
     yield served
@@ -183,8 +184,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start a coordinator for one test, with a state of its own."""
     started: list[Served] = []
 
-    def start(*more: Path) -> Served:
-        started.append(Served(tmp_path / "served", *more))
+    def start(**settings: object) -> Served:
+        started.append(Served(tmp_path / "served", **settings))
         return started[-1]
 
     yield start

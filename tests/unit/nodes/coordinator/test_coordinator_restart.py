@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from sharedllm.nodes.coordinator import CoordinatorSettings, create_token, revoke
+from sharedllm.nodes.coordinator import CoordinatorClient, CoordinatorSettings, create_token, revoke
 from sharedllm.nodes.coordinator import serve as serve_coordinator
 from sharedllm.nodes.coordinator.schemas import NodeReport, PipelineRequest
 from sharedllm.nodes.coordinator.server import PortTaken
 from sharedllm.nodes.errors import CoordinatorAway, JoinRefused, NotAdmitted
-from sharedllm.nodes.identity import join
+from sharedllm.nodes.identity import client_context, join, read_peer
 
 Report = Callable[..., NodeReport]
 Wish = Callable[..., PipelineRequest]
@@ -29,6 +31,7 @@ def three(served: Any) -> list[Any]:
     return [served.client(role, name) for role, name in nodes]
 
 
+@pytest.mark.slow
 def test_after_a_kill_nothing_is_lost(serve: Serve, report: Report, wish: Wish, tmp_path: Path) -> None:
     served = serve()
     used, unused = create_token(served.state), create_token(served.state)
@@ -65,14 +68,16 @@ def test_a_terminated_coordinator_ends_cleanly_and_soon(serve: Serve, report: Re
     assert served.end() == 0
 
 
-def test_while_it_is_away_the_client_says_so(serve: Serve) -> None:
-    served = serve()
-    attic = served.client("worker", "attic")
-    served.end(kill=True)
+def test_while_it_is_away_the_client_says_so(served: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    client = CoordinatorClient(served.identity("worker", "attic"), f"https://127.0.0.1:{port}")
     with pytest.raises(CoordinatorAway, match="can't be reached"):
-        attic.status(deadline_s=0.3)
+        client.status(deadline_s=0.3)
+    client.close()
 
 
+@pytest.mark.slow
 def test_strangers_see_the_public_certificate_and_nodes_the_federations(
     serve: Serve, report: Report, tmp_path: Path
 ) -> None:
@@ -80,12 +85,29 @@ def test_strangers_see_the_public_certificate_and_nodes_the_federations(
     command = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=localhost"]
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command, *names], check=True, capture_output=True)
-    served = serve(certificate, key)
+    served = serve(tls_cert=certificate, tls_key=key)
     served.client("worker", "attic").heartbeat(report("attic").model_dump())
     join(served.url, create_token(served.state), "worker", tmp_path / "joined", "joined")
     port = int(served.url.rpartition(":")[2])
     shown = ssl.get_server_certificate(("localhost", port), ca_certs=str(certificate), timeout=10)
     assert shown.strip() == certificate.read_text().strip()
+
+
+@pytest.mark.slow
+def test_a_relay_in_the_same_process_is_told_of_and_answers_members(serve: Serve, report: Report) -> None:
+    served = serve(relay_port=0)
+    attic = served.client("worker", "attic")
+    relay = attic.heartbeat(report("attic").model_dump())["relay"]
+    assert (relay["kind"], relay["host"]) == ("relay", "127.0.0.1")
+    with (
+        socket.create_connection((relay["host"], relay["port"]), timeout=10) as plain,
+        attic.identity.wrap_socket(client_context(attic.identity), plain) as tls,
+    ):
+        tls.do_handshake()
+        assert read_peer(tls.getpeercert(True)).id == relay["relay"]
+        asked = json.dumps({"do": "call", "node": "0" * 32}).encode()
+        tls.sendall(len(asked).to_bytes(4, "big") + asked)
+        assert b"is not registered" in tls.recv(1_024)
 
 
 def test_a_taken_port_is_refused_with_a_sentence(served: Any, tmp_path: Path) -> None:
