@@ -10,7 +10,8 @@ Bets that rest on it: b005 (handoff), b045 (throttle).
 
 from sharedllm.engines.ends import Ends
 from sharedllm.engines.errors import BadStep, NotServed
-from sharedllm.engines.server import Dial, Engine, greet
+from sharedllm.engines.greeting import greet
+from sharedllm.engines.server import Dial, Engine
 from sharedllm.engines.sessions import Admission, Find
 from sharedllm.engines.slots import kv_bytes_per_token
 from sharedllm.engines.stage import Stage, Work

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import queue
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -25,34 +23,30 @@ from typing import Any
 import torch
 
 from sharedllm.engines.errors import BadStep, NotServed
+from sharedllm.engines.greeting import check, greet, read_admission, refuse, welcome
 from sharedllm.engines.sessions import Admission, Find, Session, Sessions
 from sharedllm.errors import SharedLLMError
 from sharedllm.wire import (
-    VERSION,
     Attach,
     BadFrame,
     Fault,
     Frame,
-    Hello,
     Kind,
     Limits,
     Link,
     LinkClosed,
+    Note,
     Open,
     Opened,
     Pong,
     StepMeta,
-    Welcome,
 )
 
-__all__ = ["Dial", "Engine", "greet"]
+__all__ = ["Dial", "Engine"]
 
 Dial = Callable[[dict[str, Any]], socket.socket]
 """Connect to the next worker, given what ``Open.next`` says."""
 
-_LENGTH = struct.Struct(">I")
-_ADMISSION_BYTES = 4096
-_GREETING_S = 5.0
 _ATTACH_S = 60.0
 _UNOPENED = Limits(body_bytes=0)
 _QUEUE = 256
@@ -108,7 +102,7 @@ class Engine:
     def _caller(self, sock: socket.socket) -> None:
         """Serve one connection to its end."""
         try:
-            admission = _admission(sock)
+            admission = read_admission(sock)
         except (OSError, ValueError, TypeError) as error:
             _log.warning("A connection without a proper admission was closed: %s", error)
             sock.close()
@@ -117,7 +111,7 @@ class Engine:
         self._links.add(link)
         session: Session | None = None
         try:
-            _welcome(link)
+            welcome(link)
             while True:
                 frame = link.receive(None)
                 session = self._received(frame, link, admission, session)
@@ -125,7 +119,7 @@ class Engine:
             pass
         except SharedLLMError as error:
             _log.warning("%s: %s", link.name, error)
-            _refuse(link, str(error))
+            refuse(link, str(error))
         finally:
             if session is not None:
                 self.sessions.drop(session)
@@ -146,17 +140,27 @@ class Engine:
             return self._attach(frame, link, admission)
         elif frame.kind is Kind.STEP and session is not None:
             self._steps.put((session, frame, time.monotonic()))
+        elif frame.kind is Kind.NOTE and session is not None:
+            self._note(frame, session)
         elif frame.kind is Kind.CLOSE:
             raise LinkClosed(f"{link.name} closed the pipeline.")
         else:
             raise BadFrame(f"A {frame.kind.name} frame came where none may.")
         return session
 
+    def _note(self, frame: Frame, session: Session) -> None:
+        """Write down which request a slot belongs to, and pass it on, so that logs of all nodes agree."""
+        note = Note.from_bytes(frame.meta)
+        where = {"request_id": note.request[:64], "pipeline": session.opened.pipeline, "slot": note.slot}
+        _log.info("computing layers %d–%d", session.opened.start, session.opened.stop - 1, extra=where)
+        if session.following is not None:
+            session.following.post(frame)
+
     def _open(self, frame: Frame, link: Link, admission: Admission) -> Session:
         request = Open.from_bytes(frame.meta)
-        _check(request.model == admission.model, "another model", admission)
-        _check(admission.start <= request.start < request.stop <= admission.stop, "another span", admission)
-        _check(request.pipeline == admission.pipeline, "another pipeline", admission)
+        check(request.model == admission.model, "another model", admission)
+        check(admission.start <= request.start < request.stop <= admission.stop, "another span", admission)
+        check(request.pipeline == admission.pipeline, "another pipeline", admission)
         session = self.sessions.open(request, frame.epoch, link, request.next is None)
         link.limits = self._opened_limits(session)
         self.sessions.add(session)
@@ -193,9 +197,9 @@ class Engine:
 
     def _attach(self, frame: Frame, link: Link, admission: Admission) -> Session:
         request = Attach.from_bytes(frame.meta)
-        _check(request.pipeline == admission.pipeline, "another pipeline", admission)
+        check(request.pipeline == admission.pipeline, "another pipeline", admission)
         session = self.sessions.attach(request.pipeline, frame.epoch, request.stop, link, _ATTACH_S)
-        _check(session.opened.model == admission.model, "another model", admission)
+        check(session.opened.model == admission.model, "another model", admission)
         link.limits = self._opened_limits(session)
         link.post(Frame(Kind.ATTACHED, frame.epoch))
         return session
@@ -248,51 +252,3 @@ class Engine:
         time.sleep(rest_s)
         hop = dataclasses.replace(hop, compute_us=hop.compute_us + round(rest_s * 1e6))
         return dataclasses.replace(meta, hops=(*meta.hops[:-1], hop))
-
-
-def greet(link: Link) -> None:
-    """Agree on a version, as the caller. Raises ``BadFrame``, ``LinkClosed``, ``TimeoutError``."""
-    link.post(Frame(Kind.HELLO, meta=Hello([VERSION]).to_bytes()))
-    reply = link.receive(_GREETING_S)
-    if reply.kind is Kind.FAULT:
-        raise NotServed(Fault.from_bytes(reply.meta).sentence)
-    if reply.kind is not Kind.WELCOME or Welcome.from_bytes(reply.meta).version != VERSION:
-        raise BadFrame(f"{link.name} answered a greeting with {reply.kind.name}.")
-
-
-def _welcome(link: Link) -> None:
-    hello = link.receive(_GREETING_S)
-    if hello.kind is not Kind.HELLO or VERSION not in Hello.from_bytes(hello.meta).versions:
-        raise NotServed(f"This node speaks version {VERSION} of the protocol; the caller does not.")
-    link.post(Frame(Kind.WELCOME, meta=Welcome(VERSION).to_bytes()))
-
-
-def _admission(sock: socket.socket) -> Admission:
-    sock.settimeout(_GREETING_S)
-    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
-    if length > _ADMISSION_BYTES:
-        raise ValueError(f"it announces {length:,} bytes; at most {_ADMISSION_BYTES:,} are taken")
-    return Admission(**json.loads(_exactly(sock, length)))
-
-
-def _exactly(sock: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = sock.recv(count - len(data))
-        if not more:
-            raise ValueError("it ended early")
-        data += more
-    return data
-
-
-def _check(holds: bool, what: str, admission: Admission) -> None:
-    if not holds:
-        raise NotServed(
-            f"Node {admission.caller[:8]} asked for {what} than its ticket's: layers [{admission.start}, "
-            f"{admission.stop}) of {admission.model[:12]}."
-        )
-
-
-def _refuse(link: Link, sentence: str) -> None:
-    with contextlib.suppress(LinkClosed):
-        link.post(Frame(Kind.FAULT, meta=Fault(sentence[:1000], "request").to_bytes()))

@@ -46,7 +46,8 @@ class Kind(enum.IntEnum):
     FAULT = 9  # a sentence: what went wrong, and whose fault it is
     PING = 10
     PONG = 11
-    CLOSE = 12  # the pipeline is over; forget its caches
+    CLOSE = 12  # the pipeline is over, forget its caches; from a worker: please move it elsewhere
+    NOTE = 13  # round the ring: which request a slot belongs to, for the logs
 
 
 @dataclasses.dataclass(frozen=True)

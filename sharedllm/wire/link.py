@@ -14,6 +14,7 @@ import contextlib
 import select
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from sharedllm.wire.limits import DEFAULT_LIMITS, Limits
 __all__ = ["Link"]
 
 _TOGETHER_BYTES = 64 << 10  # up to here header, meta and body are one write, hence one TLS record or few
+_TCP_INFO_BYTES = 152  # of Linux' struct tcp_info, up to and with tcpi_min_rtt (since 4.6)
 _WAKE_S = 1.0  # a waiting thread looks this often whether the link was closed under it
 
 
@@ -50,6 +52,20 @@ class Link:
     def closed(self) -> bool:
         """Whether this side closed the link, or found it broken."""
         return self._closed
+
+    @property
+    def network_rtt_s(self) -> float | None:
+        """The least round trip that the kernel saw on this connection; None where it does not say."""
+        if self._sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+            return None
+        with self._calls:
+            try:
+                info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            except OSError:
+                return None
+        if len(info) < _TCP_INFO_BYTES:
+            return None
+        return int.from_bytes(info[-4:], sys.byteorder) / 1e6  # tcpi_min_rtt, in µs
 
     def post(self, frame: Frame) -> None:
         """Send without waiting. Raises ``LinkClosed`` if the link is down or its outbox is full."""

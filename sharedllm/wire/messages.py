@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from sharedllm.wire.errors import BadFrame
 
-__all__ = ["Attach", "Fault", "Hello", "Message", "Open", "Opened", "Pong", "Welcome"]
+__all__ = ["Attach", "Fault", "Hello", "Message", "Note", "Open", "Opened", "Pong", "Welcome"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +102,14 @@ class Fault(Message):
 
     sentence: str
     culprit: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Note(Message):
+    """From now on ``slot`` belongs to ``request``, whose id may be logged."""
+
+    slot: int
+    request: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ a worker is. Only its ``server`` knows HTTP, and only ``loop`` decides what happ
 Bets that rest on it: b005 (handoff), b045 (throttle).
 """
 
-from sharedllm.nodes.primary.loop import Loop, Model
+from sharedllm.nodes.primary.loop import Loop
+from sharedllm.nodes.primary.results import Model
 from sharedllm.nodes.primary.ring import Connect, Member, Route
 from sharedllm.nodes.primary.routes import Coordinator, Routes, route_from
 from sharedllm.nodes.primary.sequence import CHUNK, Sequence, Stream

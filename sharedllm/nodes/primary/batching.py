@@ -27,11 +27,15 @@ _ACTIVE = 64  # requests that are computed side by side
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Segments for the workers, the tokens of their rows, and which request, in which life, gets each row."""
+    """Segments for the workers, the tokens of their rows, and which request, in which life, gets each row.
+
+    ``begun`` are the requests that have their slot since this step.
+    """
 
     segments: tuple[Segment, ...]
     tokens: tuple[int, ...]
     readers: tuple[tuple[Sequence, int], ...]
+    begun: tuple[Sequence, ...] = ()
 
     @property
     def bulk_rows(self) -> int:
@@ -49,6 +53,7 @@ class Batcher:
         self.prefix_hits = 0
         self._kept: OrderedDict[tuple[int, ...], int] = OrderedDict()
         self._ops: list[Segment] = []
+        self._begun: list[Sequence] = []
         self._next_slot = 0
         self._turn = 0
 
@@ -95,9 +100,10 @@ class Batcher:
             chosen += [candidate] if self._fits(candidate) else []
         chosen = [s for s in chosen if s.slot is not None]
         ops, self._ops = self._ops, []
+        begun, self._begun = self._begun, []
         if not chosen and not ops:
             return None
-        return _composed(ops, chosen)
+        return dataclasses.replace(_composed(ops, chosen), begun=tuple(begun))
 
     def _admit(self) -> None:
         """Take requests off the queue while there is room for their prompts."""
@@ -133,6 +139,7 @@ class Batcher:
         else:
             shared, sequence.slot = 0, self._new_slot()
         sequence.fed = sequence.held = shared
+        self._begun.append(sequence)
         if sequence.stream is not None:
             sequence.stream.cached_tokens = shared
 

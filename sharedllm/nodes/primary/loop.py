@@ -20,40 +20,24 @@ from typing import Any
 
 import torch
 
-from sharedllm.engines import Ends
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import DialFailed, NoPipeline
+from sharedllm.nodes.operations import metrics
 from sharedllm.nodes.primary.batching import Batcher, Step
 from sharedllm.nodes.primary.pace import Pace
+from sharedllm.nodes.primary.results import Model, Sent, checked
 from sharedllm.nodes.primary.ring import Connect, Down, Ring, Route
 from sharedllm.nodes.primary.routes import Routes
 from sharedllm.nodes.primary.sequence import Sequence
 from sharedllm.nodes.primary.watch import Watch
-from sharedllm.wire import BadFrame, Codec, Frame, Kind, LinkClosed, StepMeta, decode, encode
+from sharedllm.wire import BadFrame, Frame, Kind, LinkClosed, Note, StepMeta, encode
 
-__all__ = ["Loop", "Model"]
+__all__ = ["Loop"]
 
 _RETRY_S = 0.5
 _GIVE_UP_S = 30.0
 _BAN_S = 9.0
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """What is served: its name, the hash of its weights, both its ends, and how hidden states travel."""
-
-    name: str
-    hash: str
-    ends: Ends
-    wire: Codec
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sent:
-    step: Step
-    sent_s: float
-    here_s: float
 
 
 class Loop(threading.Thread):
@@ -69,7 +53,7 @@ class Loop(threading.Thread):
         self.failovers = self.tokens = 0
         self.news: list[str] = []
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._in_flight: dict[int, _Sent] = {}
+        self._in_flight: dict[int, Sent] = {}
         self._step = self._epoch = 0
         self._without_since_s = time.monotonic()
         self._next_try_s = 0.0
@@ -174,42 +158,42 @@ class Loop(threading.Thread):
             meta = StepMeta(step.segments, self.model.wire, h_RD.shape[1], len(h_RD)).to_bytes()
             self._step += 1
             frame = Frame(Kind.STEP, self._epoch, self._step, meta, encode(h_RD, self.model.wire))
-            self._in_flight[self._step] = _Sent(step, time.monotonic(), time.perf_counter() - began_s)
+            self._in_flight[self._step] = Sent(step, time.monotonic(), time.perf_counter() - began_s)
             try:
+                for sequence in step.begun:
+                    self._note(ring, sequence)
                 ring.send(frame)
             except LinkClosed as error:
                 self._lost(Down(ring, ring.route.members[0].node, "dead", str(error)))
                 return
 
+    def _note(self, ring: Ring, sequence: Sequence) -> None:
+        """Let every node's log say which request it works for."""
+        request = sequence.ask.request_id[:64]
+        if request and sequence.slot is not None:
+            extra = {"request_id": request, "pipeline": ring.route.pipeline, "slot": sequence.slot}
+            _log.info(
+                "%d prompt tokens, %d in all", sequence.prompt_length, len(sequence.tokens), extra=extra
+            )
+            ring.send(Frame(Kind.NOTE, self._epoch, meta=Note(sequence.slot, request).to_bytes()))
+
     def _result(self, ring: Ring, frame: Frame, arrived_s: float) -> None:
         """Take hidden states that came back; anything wrong with them is the last worker's fault."""
         if ring is not self.ring:
             return
-        sent = self._in_flight.pop(frame.step, None)
+        began_s = time.perf_counter()
         try:
-            if sent is None:
-                raise BadFrame(f"A result came for step {frame.step}, which was not asked for.")
-            began_s = time.perf_counter()
-            meta = StepMeta.from_bytes(frame.meta)
-            width = self.model.ends.config.width
-            if (
-                meta.rows != len(sent.step.readers)
-                or meta.width != width
-                or meta.segments != sent.step.segments
-            ):
-                raise BadFrame(
-                    f"{meta.rows} rows of {meta.width} came for {len(sent.step.readers)} of {width}."
-                )
-            whole = decode(frame.body, meta.codec, meta.rows + meta.traced, meta.width)
-            if not bool(whole.isfinite().all()):
-                raise BadFrame("Hidden states came back that are not numbers.")
+            sent = self._in_flight.pop(frame.step, None)
+            meta, h_RD, traces = checked(frame, sent, self.model.ends.config.width)
         except BadFrame as error:
             self._lost(Down(ring, ring.route.members[-1].node, "garbage", str(error)))
             return
-        self._tell(sent.step, whole[: meta.rows], whole[meta.rows :])
+        assert sent is not None
+        self._tell(sent.step, h_RD, traces)
         here_s = time.perf_counter() - began_s + sent.here_s
         total_s = arrived_s - sent.sent_s + here_s
         self.pace.took(meta.hops, len(sent.step.tokens), sent.step.bulk_rows, total_s, here_s)
+        metrics.step_seconds.observe(total_s)
         self._watch.saw(ring, self.pace, self.routes, self.consider)
 
     def _tell(self, step: Step, h_RD: torch.Tensor, traces: torch.Tensor) -> None:
@@ -227,6 +211,7 @@ class Loop(threading.Thread):
                 continue
             sequence.accept(logits_V, token)
             self.tokens += 1
+            metrics.tokens.labels("generated").inc()
             if sequence.finish_reason:
                 self.batcher.end(sequence)
 
@@ -238,6 +223,7 @@ class Loop(threading.Thread):
         name = next((m.name for m in route.members if m.node == down.node), down.node[:8])
         _log.warning("lost %s (%s): %s", name, down.kind, down.sentence)
         self.failovers += 1
+        metrics.failovers.labels(down.kind).inc()
         for sequence in self.batcher.active:
             if sequence.stream is not None:
                 sequence.stream.failovers += 1

@@ -17,7 +17,7 @@ def picture(loop: Loop) -> dict[str, Any]:
     """The loop's part of ``Service.state``; milliseconds are medians of the last steps of single tokens."""
     ring, pace, batcher = loop.ring, loop.pace, loop.batcher
     token_s = pace.token_s()
-    floor_s = pace.floor_s(list(ring.rtt_s.values())) if ring else 0.0
+    floor_s = pace.floor_s(ring.hop_rtt_s()) if ring else 0.0
     rows = max(1, len(batcher.active))
     return {
         "epoch": ring.epoch if ring else 0,
@@ -25,7 +25,7 @@ def picture(loop: Loop) -> dict[str, Any]:
         "status": "ready" if ring else "opening" if loop.hopeful else "none",
         "sentence": loop.sentence,
         "spans": _spans(ring, pace) if ring else [],
-        "primary": {"compute_ms": 1e3 * pace.here_s()},
+        "primary": {"compute_ms": 1e3 * pace.here_s(), "hop_ms": 1e3 * pace.hop_s()},
         "tokens_per_s": rows / token_s if token_s and batcher.active else 0.0,
         "token_ms": 1e3 * token_s,
         "floor_ms": 1e3 * floor_s,

@@ -131,6 +131,15 @@ class Ring:
         """The workers that did not answer the last ``ping``."""
         return [member for member in self.route.members if member.node not in self.pongs]
 
+    def hop_rtt_s(self) -> list[float]:
+        """Each worker's least round trip: the network's as the kernel knows it, else that of a ping."""
+        found = []
+        for node, link in list(self._links.items()):
+            network_s = link.network_rtt_s if self.paths.get(node) != "relay" else None
+            known = network_s if network_s else self.rtt_s.get(node)
+            found += [known] if known else []
+        return found
+
     def traffic(self) -> tuple[int, int]:
         """Bytes sent and received on all connections of this pipeline that end here."""
         links = list(self._links.values())

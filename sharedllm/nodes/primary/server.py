@@ -22,7 +22,8 @@ from sharedllm.nodes.coordinator.client import CoordinatorClient
 from sharedllm.nodes.coordinator.heartbeat import Heartbeat
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.operations import metrics
-from sharedllm.nodes.primary.loop import Loop, Model
+from sharedllm.nodes.primary.loop import Loop
+from sharedllm.nodes.primary.results import Model
 from sharedllm.nodes.primary.ring import Member
 from sharedllm.nodes.primary.routes import Routes
 from sharedllm.nodes.primary.service import Primary
