@@ -145,7 +145,12 @@ DatabaseUrl = Annotated[
     ),
 ]
 ServerUrl = Annotated[
-    str, typer.Option("--url", envvar="SHAREDLLM_URL", help="The address that `up` printed.")
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="SHAREDLLM_URL",
+        help="A primary's address.  [default: what `up` on this machine serves, else http://127.0.0.1:8421]",
+    ),
 ]
 ApiKeyFile = Annotated[
     Path | None,

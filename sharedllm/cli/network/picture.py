@@ -21,6 +21,8 @@ Facts = Mapping[str, Any]
 def picture(status: Facts) -> RenderableType:
     """Draw what ``GET /v1/status`` answers."""
     parts: list[RenderableType] = [_nodes(status["nodes"])]
+    if any(not span["measured"] for node in status["nodes"] for span in node["spans"]):
+        parts.append(Text("≈ estimated, not measured yet"))
     parts += [_remark(node["name"], node["sentence"]) for node in status["nodes"] if node["sentence"]]
     for pipeline in status["pipelines"]:
         parts += ["", *_pipeline(pipeline)]
@@ -80,7 +82,7 @@ def _headline(pipeline: Facts) -> str:
 def _speed(span: Facts) -> str:
     if span["s_per_layer"] is None:
         return "?"
-    return f"{1000 * span['s_per_layer']:.2f} ms{'' if span['measured'] else ' est.'}"
+    return f"{'' if span['measured'] else '≈ '}{1000 * span['s_per_layer']:.2f} ms"
 
 
 def _memory(node: Facts) -> str:

@@ -18,12 +18,13 @@ from sharedllm.nodes.identity import (
     parse_token,
     state_root,
 )
-from sharedllm.nodes.local import lan_address
+from sharedllm.nodes.local import WORKER_PORT, free_port, lan_address
 from sharedllm.nodes.operations import BadSetting, logs
 
 __all__ = ["Listening", "admitted", "primary", "read_token", "state_folder", "worker"]
 
 _MAX_TOKEN_BYTES = 4096
+_EVERYWHERE = ("0.0.0.0", "::")
 _TOKEN_NAME = "SHAREDLLM_JOIN_TOKEN"
 
 
@@ -99,12 +100,14 @@ def worker(
     from sharedllm.nodes.proxy import Endpoint
     from sharedllm.nodes.worker import WorkerSettings, serve
 
+    port = where.port
+    if not port and where.host in _EVERYWHERE:  # what is advertised must be known before
+        port = free_port(where.host, WORKER_PORT, set())
     candidates: list[tuple[Literal["lan", "wan"], tuple[str, int]]] = []
     if where.lan is not None:
         candidates.append(("lan", host_and_port(where.lan, "--lan-addr")))
-    elif where.port:  # a port that the system picks is known, and advertised, once the worker listens
-        reached = lan_address() if where.host in ("0.0.0.0", "::") else where.host
-        candidates.append(("lan", (reached or "127.0.0.1", where.port)))
+    elif where.host in _EVERYWHERE:
+        candidates.append(("lan", (lan_address() or "127.0.0.1", port)))
     if where.wan is not None:
         candidates.append(("wan", host_and_port(where.wan, "--wan-addr")))
     logs.setup("worker", name)
@@ -113,7 +116,7 @@ def worker(
             state=folder,
             coordinator_url=url,
             host=where.host,
-            rpc_port=where.port,
+            rpc_port=port,
             endpoints=[Endpoint(kind, host, port) for kind, (host, port) in candidates],
             name=name,
             share=share,

@@ -22,7 +22,16 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 _NODE_S = 3600.0
 
 Workers = Annotated[
-    int, typer.Option(min=1, max=8, envvar="SHAREDLLM_WORKERS", help="Split the model over so many.")
+    int, typer.Option(min=1, max=8, envvar="SHAREDLLM_WORKERS", help="How many workers to start here.")
+]
+Spread = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1000,
+        envvar="SHAREDLLM_SPREAD",
+        help="Split over exactly so many.  [default: all workers; with --lan, as many as are fastest]",
+    ),
 ]
 Port = Annotated[
     int, typer.Option(min=0, max=65535, envvar="SHAREDLLM_PORT", help="For page and API; 0 picks a free one.")
@@ -54,6 +63,7 @@ State = Annotated[
 @app.command()
 def up(
     workers: Workers = 2,
+    spread: Spread = None,
     model: Model = "smollm2-135m",
     port: Port = 8421,
     coordinator_port: CoordinatorPort = 8420,
@@ -80,6 +90,7 @@ def up(
         state or state_root() / "up",
         model=model,
         workers=workers,
+        spread=spread,
         port=port,
         coordinator_port=coordinator_port,
         lan=lan,
@@ -112,6 +123,8 @@ def _fetch(model: str) -> None:
 
 def _welcome(federation: Federation, *, default_state: bool) -> str:
     """Say where everything is and what to do next."""
+    count = len(federation.workers)
+    workers = f"{count} worker{'s' if count != 1 else ''}"
     where, look = "", ""
     if not default_state:
         where, look = f" --state {federation.state / 'coordinator'}", f" --state {federation.operator}"
@@ -124,7 +137,7 @@ def _welcome(federation: Federation, *, default_state: bool) -> str:
     else:
         more = "  Other machines can join if you start it with: sharedllm up --lan"
     return (
-        f"\nSharedLLM serves {federation.model} with {len(federation.workers)} workers.\n"
+        f"\nSharedLLM serves {federation.model} with {workers}.\n"
         f"  Page         {federation.page_url}\n"
         f"  API          {federation.api_url}  (OpenAI's)\n"
         f"{more}\n"

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 
 from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.identity.files import state_root
+from sharedllm.nodes.local import PAGE_PORT, read_note
 from sharedllm.nodes.operations import BadSetting
 
 __all__ = ["Api", "ApiFailed", "connect"]
@@ -95,8 +97,13 @@ class Api:
         return ApiFailed(f"The connection to {self.url} broke ({type(error).__name__}); ask again.")
 
 
-def connect(url: str, model: str | None, key_file: Path | None) -> Api:
-    """Return the API at ``url``, asking for ``model`` or the first that it serves; raises ``ApiFailed``."""
+def connect(url: str | None, model: str | None, key_file: Path | None) -> Api:
+    """Return the API at ``url`` (None: this machine's), asking for ``model`` or the first that it serves.
+
+    Raises ``ApiFailed``.
+    """
+    if url is None:
+        url = str(read_note(state_root() / "up").get("page", f"http://127.0.0.1:{PAGE_PORT}"))
     api = Api(url.rstrip("/").removesuffix("/v1"), model or "", _key(key_file))
     if model:
         return api

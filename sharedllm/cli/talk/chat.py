@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def chat(
-    url: ServerUrl = "http://127.0.0.1:8421",
+    url: ServerUrl = None,
     model: Annotated[
         str | None,
         typer.Option(envvar="SHAREDLLM_MODEL", help="Which model.  [default: the one that is served]"),

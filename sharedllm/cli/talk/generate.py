@@ -17,7 +17,7 @@ def generate(
     prompt: Annotated[
         str, typer.Argument(help="The text to continue, or to answer with --chat; - reads stdin.")
     ],
-    url: ServerUrl = "http://127.0.0.1:8421",
+    url: ServerUrl = None,
     model: Annotated[
         str | None,
         typer.Option(envvar="SHAREDLLM_MODEL", help="Which model.  [default: the one that is served]"),

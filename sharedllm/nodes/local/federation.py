@@ -42,7 +42,8 @@ class Federation(Supervisor):
     """Coordinator, ``workers`` workers and a primary that serves ``model``, all under ``state``.
 
     Port 0 lets the system choose. ``lan`` makes coordinator and workers reachable for other machines; the
-    page stays on loopback. ``spread`` splits the model over that many workers (default: all of them);
+    page stays on loopback. ``spread`` splits the model over that many workers (default: all of them, or
+    with ``lan`` as many as are fastest, of all that joined);
     ``threads`` is each engine's, ``memory_bytes`` each worker's (default: an equal part of most of what is
     free).
     """
@@ -65,7 +66,8 @@ class Federation(Supervisor):
         self.state, self.model, self.lan = state.absolute(), model, lan
         super().__init__(self.state / "logs", _environment(threads), say=say)
         self._port, self._coordinator_port = port, coordinator_port
-        self._spread, self._wire, self._threads = spread or workers, wire, threads
+        self._spread = spread or (None if lan else workers)
+        self._wire, self._threads = wire, threads
         self._memory_bytes = memory_bytes or _equal_part(workers)
         self._held = contextlib.ExitStack()
         self.address = (lan_address() or _LOOPBACK) if lan else _LOOPBACK
@@ -190,7 +192,9 @@ class Federation(Supervisor):
     def _primary(self, url: str | None) -> list[str]:
         port = port_of(url) if url else self._port
         serving = ["--host", _LOOPBACK, "--port", str(port), "--model", self.model]
-        return self._node("primary", "primary", *serving, "--spread", str(self._spread), "--wire", self._wire)
+        if self._spread:
+            serving += ["--spread", str(self._spread)]
+        return self._node("primary", "primary", *serving, "--wire", self._wire)
 
     def _coordinator(self, url: str | None) -> list[str]:
         port = port_of(url) if url else self._coordinator_port

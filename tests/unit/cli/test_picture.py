@@ -70,7 +70,7 @@ def test_a_node_shows(fact: str) -> None:
 
 def test_an_estimated_speed_is_called_one() -> None:
     span = {**NODE["spans"][0], "measured": False}
-    assert "2.00 ms est." in drawn({**NODE, "spans": [span]})
+    assert "≈ 2.00 ms" in drawn({**NODE, "spans": [span]})
 
 
 def test_a_node_that_is_gone_says_so_in_words() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from sharedllm.cli.talk import api as talk_api
 from sharedllm.cli.talk import chat, generate
 from sharedllm.cli.talk.api import ApiFailed, connect
+from sharedllm.nodes.local import lock
 
 
 def say(api: Any, *lines: str, options: tuple[str, ...] = ()) -> Result:
@@ -124,6 +125,14 @@ def test_nobody_there_is_a_sentence_that_says_how_to_start(taken_port: int) -> N
 def test_an_address_that_is_none_is_a_sentence(url: str) -> None:
     with pytest.raises(ApiFailed, match="Nothing answers at"):
         connect(url, None, None)
+
+
+def test_without_an_address_the_federation_of_this_machine_is_asked(
+    api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHAREDLLM_STATE", str(tmp_path))
+    lock.note(tmp_path / "up", page=api.url, pid=1)
+    assert connect(None, None, None).url == api.url
 
 
 def test_a_key_is_sent_from_its_file_and_never_shown(api: Any, tmp_path: Path) -> None:
