@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from sharedllm.cli.network.options import (
-    ApiKeyFile,
     Memory,
     Operations,
     Share,
@@ -107,6 +106,13 @@ Spread = Annotated[
         help="Split a primary's model over exactly so many workers.",
     ),
 ]
+RequiredKey = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="SHAREDLLM_API_KEY_FILE",
+        help="A file with the key that a primary's callers must show; needed beyond loopback.",
+    ),
+]
 
 
 @app.command()
@@ -128,7 +134,7 @@ def node(
     port: Port = 8421,
     wire: Wire = "fp16",
     spread: Spread = None,
-    api_key_file: ApiKeyFile = None,
+    api_key_file: RequiredKey = None,
     threads: Threads = None,
     operations: Operations = None,
 ) -> None:
