@@ -129,6 +129,8 @@ def _member_routes(app: FastAPI, coordinator: Coordinator) -> None:
             id, port = coordinator.relay
             # the name by which this node reaches us is one that it can reach the relay by
             relay = {"kind": "relay", "host": request.url.hostname, "port": port, "relay": id}
+        else:
+            relay = registry.volunteer()
         return HeartbeatReply(
             lease_s=registry.lease_s,
             revoked=registry.revoked(),

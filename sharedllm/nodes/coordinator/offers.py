@@ -26,7 +26,7 @@ from sharedllm.nodes.planner import (
     spares,
 )
 
-__all__ = ["Placed", "Promise", "not_asked", "place", "promised", "seconds_per_layer"]
+__all__ = ["Placed", "Promise", "not_asked", "place", "promised", "reading_speeds", "seconds_per_layer"]
 
 _CAUTIOUS_READ_BYTES_PER_S = 1e9
 _CAUTIOUS_BANDWIDTH_BYTES_PER_S = 12.5e6
@@ -42,12 +42,26 @@ class Promise:
     cache_bytes_per_layer: int
 
 
-def seconds_per_layer(node: Node, model: ModelRequest, measured: Mapping[str, float]) -> float:
-    """A worker's time for one layer and row, measured or estimated, without any other load."""
+def reading_speeds(workers: Iterable[Node]) -> dict[str, float]:
+    """How fast each machine reads its memory, bytes/s, by name: what its quickest worker found."""
+    found: dict[str, float] = {}
+    for node in workers:
+        if node.report is not None and node.report.host:
+            found[node.report.host] = max(found.get(node.report.host, 0.0), node.report.read_bytes_per_s)
+    return found
+
+
+def seconds_per_layer(
+    node: Node, model: ModelRequest, measured: Mapping[str, float], fastest: Mapping[str, float]
+) -> float:
+    """A worker's time for one layer and row, measured or estimated, without any other load.
+
+    ``fastest`` is how fast each machine reads, by what its quickest worker found: they share its memory.
+    """
     if node.id in measured:
         return measured[node.id]
     report = node.report
-    read = report.read_bytes_per_s if report is not None else 0.0
+    read = fastest.get(report.host, report.read_bytes_per_s) if report is not None else 0.0
     share = report.share if report is not None else 1.0
     return model.layer_bytes / (read or _CAUTIOUS_READ_BYTES_PER_S) / share
 
@@ -100,13 +114,14 @@ def place(
     shape = ModelShape(**model.model_dump(exclude={"name"}))
     objective = Objective(kind=wanted.kind, nodes=wanted.nodes, banned=frozenset(request.banned))
     memory = {node.id: node.report.memory_bytes for node in nodes if node.report is not None}
+    fastest = reading_speeds(nodes)
     for shared in (True, False):
         offers = [
             _offer(
                 node,
                 primary,
                 model,
-                s_per_layer=seconds_per_layer(node, model, measured),
+                s_per_layer=seconds_per_layer(node, model, measured, fastest),
                 promises=promises.get(node.id, ()),
                 trusted=request.trusted is None or node.id in request.trusted,
                 shared=shared,

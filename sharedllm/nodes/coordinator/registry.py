@@ -103,6 +103,15 @@ class Registry:
                     self._write(connection, node)
                 self._nodes[node_id] = node
 
+    def volunteer(self) -> dict[str, Any] | None:
+        """Where a worker that relays for others is reached: the first by id, the same for all."""
+        for node in self.live("worker"):
+            assert node.report is not None
+            port, known = node.report.relay_port, [e for e in node.report.endpoints if e.kind != "relay"]
+            if port is not None and known and not node.report.draining:
+                return {"kind": "relay", "host": known[0].host, "port": port, "relay": node.id}
+        return None
+
     def live(self, role: str | None = None) -> list[Node]:
         """The nodes whose lease holds and who are not revoked, by id."""
         now, gone = self.clock(), self._ids(revocations)

@@ -107,6 +107,7 @@ class NodeReport(_Strict):
     read_bytes_per_s: Rate = 0.0
     rtt_s: Annotated[dict[NodeId, Seconds], Field(max_length=_MAX_NODES)] = {}
     bandwidth_bytes_per_s: Rate = 0.0
+    relay_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     sessions: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     kv_bytes: Bytes = 0
     weights_bytes: Bytes = 0
@@ -144,13 +145,17 @@ class ObjectiveRequest(_Strict):
 
 
 class PipelineRequest(_Strict):
-    """A primary's wish for a pipeline; ``replaces`` is the one that it gives up for it."""
+    """A primary's wish for a pipeline; ``replaces`` is the one that it gives up for it.
+
+    ``dry``: only say what would be planned; nothing is registered, and no ticket is issued.
+    """
 
     model: ModelRequest
     objective: ObjectiveRequest = ObjectiveRequest()
     banned: Annotated[list[NodeId], Field(max_length=_MAX_NODES)] = []
     replaces: NodeId | None = None
     trusted: Annotated[list[NodeId], Field(max_length=_MAX_NODES)] | None = None
+    dry: bool = False
 
 
 class PipelineReport(_Strict):

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sharedllm import __version__
 from sharedllm.nodes.coordinator.admission import Admission
 from sharedllm.nodes.coordinator.experience import Experience
-from sharedllm.nodes.coordinator.offers import seconds_per_layer
+from sharedllm.nodes.coordinator.offers import reading_speeds, seconds_per_layer
 from sharedllm.nodes.coordinator.pipelines import Pipelines
 from sharedllm.nodes.coordinator.registry import LEASE_S, Node, Registry
 from sharedllm.nodes.coordinator.schemas import ModelRequest
@@ -134,7 +134,7 @@ def _spans(node: Node, experience: Experience, in_use: list[Row[Any]]) -> list[d
                     "model": model.name,
                     "start": start,
                     "stop": stop,
-                    "s_per_layer": seconds_per_layer(node, model, measured),
+                    "s_per_layer": seconds_per_layer(node, model, measured, reading_speeds([node])),
                     "measured": node.id in measured,
                 }
             )

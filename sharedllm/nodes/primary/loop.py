@@ -83,11 +83,15 @@ class Loop(threading.Thread):
         self._events.put(run)
 
     def consider(self, route: Route) -> None:
-        """Move to ``route`` if it is better than the present one; requests are replayed there."""
+        """Move to ``route``, where requests are replayed; of the present one only the spares are taken."""
 
         def run() -> None:
-            if self.ring is not None and self._watch.better(route, self.ring, self.pace):
-                self._leave("moving to a faster pipeline")
+            if self.ring is None:
+                return
+            if [(m.node, m.start, m.stop) for m in route.members] == self.ring.spans:
+                self.ring.route = dataclasses.replace(self.ring.route, spares=route.spares)
+            else:
+                self._leave("moving to a better one")
                 self._spare = route
 
         self._events.put(run)
@@ -144,8 +148,9 @@ class Loop(threading.Thread):
         down = self._watch.look(ring, age_s, self.pace.deadline_s(bulk, len(self._in_flight)))
         if down is not None:
             self._lost(down)
-        elif not (self.batcher.active or self.batcher.waiting):
-            self._watch.idle(self.routes, self.consider)
+        else:
+            idle = not (self.batcher.active or self.batcher.waiting)
+            self._watch.tend(ring, self.pace, self.routes, self.consider, idle, self.tokens)
 
     def _fill(self, ring: Ring) -> None:
         """Send steps until every worker may be busy, or there is nothing to send."""
@@ -229,7 +234,8 @@ class Loop(threading.Thread):
                 sequence.stream.failovers += 1
         self._dead[down.node] = time.monotonic() + _BAN_S
         self._spare = route.spares.get(down.node)
-        self.routes.report({"worker": down.node, "kind": down.kind, "detail": down.sentence[:400]})
+        if down.kind != "leaving":
+            self.routes.report({"worker": down.node, "kind": down.kind, "detail": down.sentence[:400]})
         self._leave(f"{name} was lost ({down.kind})")
 
     def _leave(self, why: str) -> None:
@@ -267,6 +273,7 @@ class Loop(threading.Thread):
         ring = Ring(dataclasses.replace(route, epoch=self._epoch), self._events)
         ring.open(self._connect, self.model.name, self.model.hash, self._roundings)
         self.ring, self.pace = ring, Pace(len(route.members))
+        self.routes.registered = route.pipeline
         self._watch = Watch()
         self.batcher.opened(ring.capacity)
         self.sentence = "The pipeline is open."

@@ -23,7 +23,10 @@ from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import DialFailed
 from sharedllm.wire import Fault, Frame, Kind, Limits, Link, LinkClosed, Open, Opened, Pong
 
-__all__ = ["Connect", "Down", "Member", "Ring", "Route"]
+__all__ = ["Connect", "Down", "Member", "Placed", "Ring", "Route"]
+
+Placed = tuple[str, int, int]
+"""A node and the layers [start, stop) that it computes."""
 
 Connect = Callable[["Member"], socket.socket]
 """Reach a worker and be admitted there."""
@@ -106,6 +109,11 @@ class Ring:
             ).start()
 
     @property
+    def spans(self) -> list[Placed]:
+        """Who computes which layers."""
+        return [(member.node, member.start, member.stop) for member in self.route.members]
+
+    @property
     def capacity(self) -> int:
         """Positions that the smallest worker holds."""
         return min(opened.kv_tokens for opened in self.opened.values())
@@ -163,7 +171,9 @@ class Ring:
         failures: dict[str, SharedLLMError],
     ) -> None:
         try:
-            link = Link(connect(member), member.name, Limits())
+            sock = connect(member)
+            self.paths[member.node] = _path(sock, member)
+            link = Link(sock, member.name, Limits())
             self._links[member.node] = link
             greet(link)
             following = self._after(member)
@@ -242,6 +252,14 @@ class Ring:
 
     def _named(self, node: str) -> str:
         return next(member.name for member in self.route.members if member.node == node)
+
+
+def _path(sock: socket.socket, member: Member) -> str:
+    """By which of its addresses a worker was reached; what comes through a relay comes from a socket pair."""
+    if sock.family == socket.AF_UNIX:
+        return "relay" if member.endpoints else "lan"
+    port = sock.getpeername()[1]
+    return next((str(e["kind"]) for e in member.endpoints if e["port"] == port), "lan")
 
 
 _KINDS = {"previous": "garbage"}

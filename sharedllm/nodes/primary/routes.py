@@ -14,9 +14,11 @@ from typing import Any, Protocol
 
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import CoordinatorAway
-from sharedllm.nodes.primary.ring import Member, Route
+from sharedllm.nodes.primary.ring import Member, Placed, Route
 
-__all__ = ["Coordinator", "Routes", "route_from"]
+__all__ = ["Coordinator", "Routes", "Then", "route_from"]
+
+Then = Callable[[Route], None]
 
 _ASK_S = 2.0
 _log = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ class Coordinator(Protocol):
 class Routes:
     """Asks for routes for one model; ``wish`` is the model's and the objective's part of each request.
 
-    ``registered`` is the pipeline that the coordinator keeps for this primary; each answer replaces it.
+    ``registered`` is the pipeline that the coordinator keeps for this primary: the last answer, or a spare
+    that is in use.
     """
 
     def __init__(self, coordinator: Coordinator, wish: Mapping[str, Any]) -> None:
@@ -51,29 +54,41 @@ class Routes:
 
     def ask(self, banned: set[str]) -> Route:
         """A route now. Raises ``NoPipeline`` (a sentence for people) and ``CoordinatorAway``."""
-        request = {**self._wish, "banned": sorted(banned), "replaces": self.registered}
         try:
-            reply = self._coordinator.open_pipeline(request, deadline_s=_ASK_S)
+            reply = self._coordinator.open_pipeline(self._request(banned), deadline_s=_ASK_S)
         except CoordinatorAway:
             self.away = True
             raise
         self.away, self.registered = False, reply["pipeline"]
         return route_from(reply)
 
-    def ask_later(self, then: Callable[[Route], None]) -> None:
-        """As ``ask``, in the background; if there is no answer, nothing happens."""
-        self._later(lambda: then(self.ask(set())))
+    def improve(
+        self,
+        present: list[Placed],
+        better: Callable[[list[Placed], float], bool],
+        then: Then,
+        *,
+        refresh: bool = False,
+    ) -> None:
+        """See in the background what would be planned now, and hand ``then`` that route if it is ``better``.
 
-    def report(self, report: dict[str, Any], then: Callable[[Route], None] | None = None) -> None:
-        """Tell the coordinator how the pipeline does, in the background, and ask for a route after that."""
+        With ``refresh`` also if it is the same: its spares and their tickets are new.
+        """
 
         def run() -> None:
-            if self.registered is not None:
-                self._coordinator.report(self.registered, report)
-            if then is not None:
+            dry = self._coordinator.open_pipeline({**self._request(set()), "dry": True}, deadline_s=_ASK_S)
+            spans = [(node, start, stop) for node, start, stop in dry["spans"]]
+            same = spans == present
+            if (same and refresh) or (not same and better(spans, dry["token_s"])):
                 then(self.ask(set()))
 
         self._later(run)
+
+    def report(self, report: dict[str, Any]) -> None:
+        """Tell the coordinator how the pipeline does, in the background."""
+        pipeline = self.registered
+        if pipeline is not None:
+            self._later(lambda: self._coordinator.report(pipeline, report))
 
     def close(self) -> None:
         """Give the pipeline up, if the coordinator is there to hear it."""
@@ -81,10 +96,14 @@ class Routes:
             with contextlib.suppress(SharedLLMError):
                 self._coordinator.close_pipeline(self.registered)
 
+    def _request(self, banned: set[str]) -> dict[str, Any]:
+        return {**self._wish, "banned": sorted(banned), "replaces": self.registered}
+
     def _later(self, what: Callable[[], None]) -> None:
         def run() -> None:
             try:
                 what()
+                self.away = False
             except CoordinatorAway:
                 self.away = True
             except SharedLLMError as error:

@@ -7,12 +7,12 @@ merely busy is never taken for one that is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sharedllm.nodes.primary.pace import Pace
-from sharedllm.nodes.primary.ring import Down, Ring, Route
-from sharedllm.nodes.primary.routes import Routes
+from sharedllm.nodes.primary.ring import Down, Placed, Ring
+from sharedllm.nodes.primary.routes import Routes, Then
 
 __all__ = ["Watch"]
 
@@ -21,7 +21,9 @@ _PING_OVERDUE_S = 0.5
 _SILENT_S = 6.0
 _SILENT_OVERDUE_S = 1.5
 _HUNG = 5.0  # a worker that answers pings but not steps is given up after so many deadlines
-_ASK_S = 10.0  # so often may a better pipeline be asked for
+_ASK_S = 10.0  # so often is reported, and may a better pipeline be asked for
+_ASK_SLOW_S = 3.0
+_REFRESH_S = 240.0  # tickets live for ten minutes
 _BETTER = 0.7  # and so much shorter must its token time be
 
 
@@ -30,8 +32,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._pinged_s = 0.0
-        self._asked_s = time.monotonic()
-        self._slow = False
+        self._asked_s = self._reported_s = self._opened_s = time.monotonic()
+        self._tokens = 0
 
     def wait_s(self, in_flight: Mapping[int, Any]) -> float:
         """How long the loop may sleep if nothing happens."""
@@ -53,33 +55,43 @@ class Watch:
             ring.ping()
         return None
 
-    def saw(self, ring: Ring, pace: Pace, routes: Routes, then: Callable[[Route], None]) -> None:
+    def saw(self, ring: Ring, pace: Pace, routes: Routes, then: Then) -> None:
         """After a result: if a worker has become slow, say so and ask whether there is a better pipeline."""
         slow = pace.slow()
-        if not slow or time.monotonic() - self._asked_s < _ASK_S:
+        if not slow or time.monotonic() - self._asked_s < _ASK_SLOW_S:
             return
-        self._asked_s, self._slow = time.monotonic(), True
-        members = ring.route.members
-        name, spent_ms = members[slow[0]].name, 1e3 * pace.compute_s(slow[0])
-        report = {
-            "worker": members[slow[0]].node,
-            "kind": "slow",
-            "detail": f"{name} takes {spent_ms:.0f} ms per step, several times what it took at its best.",
-            "speeds": {m.node: pace.compute_s(i) / (m.stop - m.start) for i, m in enumerate(members)},
-        }
-        routes.report(report, then)
+        self._asked_s = time.monotonic()
+        member, spent_ms = ring.route.members[slow[0]], 1e3 * pace.compute_s(slow[0])
+        detail = f"{member.name} takes {spent_ms:.0f} ms per step, several times what it took at its best."
+        report = {"worker": member.node, "kind": "slow", "detail": detail, "speeds": _speeds(ring, pace)}
+        present_s = pace.token_s()
+        routes.report(report)
+        routes.improve(ring.spans, lambda spans, token_s: token_s < _BETTER * present_s, then)
 
-    def idle(self, routes: Routes, then: Callable[[Route], None]) -> None:
-        """While nothing is to do: ask now and then whether a better pipeline has become possible."""
-        if time.monotonic() - self._asked_s >= _ASK_S:
-            self._asked_s, self._slow = time.monotonic(), False
-            routes.ask_later(then)
+    def tend(self, ring: Ring, pace: Pace, routes: Routes, then: Then, idle: bool, tokens: int) -> None:
+        """Now and then: report how it goes, and while nothing is to do ask for something better.
 
-    def better(self, route: Route, ring: Ring, pace: Pace) -> bool:
-        """Whether to move: other nodes or cuts, and much less time per token, or more workers as wished."""
-        now = [(m.node, m.start, m.stop) for m in ring.route.members]
-        then = [(m.node, m.start, m.stop) for m in route.members]
-        if now == then:
-            return False
-        present_s = pace.token_s() if self._slow else ring.route.token_s
-        return len(then) > len(now) or route.token_s < _BETTER * present_s
+        The same pipeline is asked for again in time, so that its spares' tickets never run out.
+        """
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= _ASK_S and tokens > self._tokens and pace.token_s():
+            fresh, self._reported_s, self._tokens = tokens - self._tokens, now_s, tokens
+            hops_ms = {m.node: 1e3 * pace.hop_s() for m in ring.route.members}
+            report = {"kind": "ok", "speeds": _speeds(ring, pace), "hops_ms": hops_ms, "tokens": fresh}
+            routes.report({**report, "token_s": pace.token_s()})
+        stale = now_s - self._opened_s > _REFRESH_S
+        if now_s - self._asked_s >= (_ASK_S if idle else _REFRESH_S):
+            self._asked_s = now_s
+            self._opened_s = now_s if stale else self._opened_s
+            predicted_s = ring.route.token_s
+
+            def better(spans: list[Placed], token_s: float) -> bool:
+                return idle and (len(spans) > len(ring.spans) or token_s < _BETTER * predicted_s)
+
+            routes.improve(ring.spans, better, then, refresh=stale)
+
+
+def _speeds(ring: Ring, pace: Pace) -> dict[str, float]:
+    """Seconds per layer of every worker, as measured."""
+    members = enumerate(ring.route.members)
+    return {m.node: max(1e-7, pace.compute_s(i) / (m.stop - m.start)) for i, m in members}

@@ -24,7 +24,7 @@ from sharedllm.nodes.coordinator.heartbeat import Heartbeat
 from sharedllm.nodes.errors import TicketRefused
 from sharedllm.nodes.identity import Identity, Peer, Ticket
 from sharedllm.nodes.operations import Health, metrics
-from sharedllm.nodes.proxy import Endpoint, Event, Proxy
+from sharedllm.nodes.proxy import Endpoint, Event, Proxy, Registration, Relay
 from sharedllm.nodes.worker.engine import EngineProcess
 from sharedllm.nodes.worker.settings import WorkerSettings
 
@@ -51,6 +51,9 @@ class _Agent:
         self.traffic = {"in_bytes": 0, "out_bytes": 0}
         self.revoked: set[str] = set()
         self.paused = self.draining = False
+        self.relay: Relay | None = None
+        self.relay_port: int | None = None
+        self.relayed: tuple[Endpoint, asyncio.Task[None]] | None = None
 
     async def run(self) -> None:
         """Everything, from the engine's start to its end."""
@@ -67,6 +70,11 @@ class _Agent:
         if not self.endpoints:
             host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
             self.endpoints.append(Endpoint("lan", host, port))
+        if self.settings.relay:
+            self.relay = Relay(self.identity, admit=self._admit_caller, on_event=self._passed_on)
+            self.relay_port = await self.relay.serve(
+                self.settings.host, port + 1 if self.settings.rpc_port else 0
+            )
         client = CoordinatorClient(self.identity, self.settings.coordinator_url)
         heartbeat = Heartbeat(client, self._report, self._replied)
         heartbeat.start()
@@ -88,16 +96,22 @@ class _Agent:
         finally:
             await asyncio.to_thread(heartbeat.stop)
             client.close()
-            await self.proxy.close()
+            self._register(None)
+            for guarded in (self.proxy, self.relay):
+                if guarded is not None:
+                    await guarded.close()
             if health is not None:
                 health.close()
 
     def _admit(self, ticket: Ticket, peer: Peer) -> None:
         """The last word on a caller with a good ticket."""
-        if peer.id in self.revoked:
-            raise TicketRefused(f"Node {peer.id[:8]} was revoked; ask the coordinator's owner.")
+        self._admit_caller(peer)
         if self.paused:
             raise TicketRefused("This worker is paused by its owner; use another.")
+
+    def _admit_caller(self, peer: Peer) -> None:
+        if peer.id in self.revoked:
+            raise TicketRefused(f"Node {peer.id[:8]} was revoked; ask the coordinator's owner.")
 
     def _report(self) -> dict[str, Any]:
         news, settings = self.engine.news, self.settings
@@ -106,7 +120,8 @@ class _Agent:
             "role": "worker",
             "host": f"{platform.node()}-{uuid.getnode():012x}",
             "started": self.started,
-            "endpoints": [endpoint.to_dict() for endpoint in self.endpoints],
+            "endpoints": [endpoint.to_dict() for endpoint in self._candidates()],
+            "relay_port": self.relay_port,
             "memory_bytes": self.memory_bytes,
             "share": settings.share,
             "read_bytes_per_s": news.read_bytes_per_s,
@@ -124,7 +139,34 @@ class _Agent:
         fresh = set(reply["revoked"]) - self.revoked
         self.revoked = set(reply["revoked"])
         for node in fresh:
-            self.loop.call_soon_threadsafe(self.proxy.cut, node)
+            self.loop.call_soon_threadsafe(self._cut, node)
+        relay = Endpoint.from_dict(reply["relay"]) if reply["relay"] else None
+        self.loop.call_soon_threadsafe(self._register, relay)
+
+    def _cut(self, node: str) -> None:
+        """End every connection of a node that was revoked."""
+        self.proxy.cut(node)
+        if self.relay is not None:
+            self.relay.cut(node)
+
+    def _register(self, relay: Endpoint | None) -> None:
+        """Be reachable through ``relay``, and no longer through another; a node is not its own relay."""
+        if relay is not None and relay.relay == self.identity.id:
+            relay = None
+        if self.relayed is not None and self.relayed[0] != relay:
+            self.relayed[1].cancel()
+            self.relayed = None
+        if relay is not None and self.relayed is None:
+            registration = Registration(self.identity, relay, self.proxy.adopt)
+            self.relayed = (relay, asyncio.get_running_loop().create_task(registration.run()))
+
+    def _candidates(self) -> list[Endpoint]:
+        """Where this worker says that it can be reached: its own addresses, then the relay."""
+        return [*self.endpoints, *([self.relayed[0]] if self.relayed is not None else [])]
+
+    def _passed_on(self, event: Event) -> None:
+        if event.kind == "ended":
+            metrics.relay_bytes.inc(event.in_bytes + event.out_bytes)
 
     def _happened(self, event: Event) -> None:
         """Count what the proxy tells."""
