@@ -29,8 +29,8 @@ def service(stand_in: StandIn, server: Running) -> Iterator[StandIn]:
     assert not stand_in.open, "a stream was left running"
 
 
-@pytest.fixture
-def client(server: Running, service: StandIn) -> Iterator[openai.OpenAI]:
+@pytest.fixture(scope="module")
+def openai_client(server: Running) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(
         base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=DEADLINE_S
     ) as made:
@@ -38,6 +38,16 @@ def client(server: Running, service: StandIn) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def web(server: Running, service: StandIn) -> Iterator[httpx.Client]:
+def client(openai_client: openai.OpenAI, service: StandIn) -> openai.OpenAI:
+    return openai_client
+
+
+@pytest.fixture(scope="module")
+def web_client(server: Running) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=DEADLINE_S) as made:
         yield made
+
+
+@pytest.fixture
+def web(web_client: httpx.Client, service: StandIn) -> httpx.Client:
+    return web_client

@@ -26,10 +26,15 @@ def guarded(stand_in: StandIn) -> Iterator[Running]:
         yield started
 
 
-@pytest.fixture
-def outside(guarded: Running, service: StandIn) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def outside_client(guarded: Running) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=guarded.url, timeout=DEADLINE_S) as made:
         yield made
+
+
+@pytest.fixture
+def outside(outside_client: httpx.Client, service: StandIn) -> httpx.Client:
+    return outside_client
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8421", "127.0.0.1:1", "LOCALHOST.", "[::1]:8421"])
