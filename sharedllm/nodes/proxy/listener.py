@@ -103,6 +103,8 @@ class Listener:
         self._unfinished[task] = None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # not the task's own work: one that is dropped before its first step does none
+        task.add_done_callback(lambda _: raw.close())
 
     def cut(self, peer_id: str) -> int:
         """End every connection of a node at once (it was revoked); how many there were."""
@@ -141,12 +143,16 @@ class Listener:
             except OSError as error:
                 if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
-                self._drop_oldest()
-                self._pause()
+                self._make_room()
                 return
             self.adopt(raw)
 
-    def _pause(self) -> None:
+    def _make_room(self) -> None:
+        """Free descriptors by dropping a quarter of the unfinished: an admitted caller needs a second one."""
+        for _ in range(len(self._unfinished) // 4 + 1):
+            self._drop_oldest()
+        if self._unfinished:
+            return
         # the port stays readable, and asking again at once would find no descriptor either
         loop, listening = asyncio.get_running_loop(), self._socket
         if listening is not None:
@@ -170,17 +176,16 @@ class Listener:
         peer: Peer | None = None
         session: Session | None = None
         try:
-            with raw:
-                try:
-                    async with asyncio.timeout(self._limits.handshake_s):
-                        channel, peer = await self._prove(raw)
-                        session = await self._admit(channel, peer, task)
-                except TimeoutError:
-                    raise TimeoutError(f"Not finished within {self._limits.handshake_s:g} s.") from None
-                self._unfinished.pop(task, None)
-                self._tell(Event("admitted", peer.id))
-                traffic = await session.run()
-                self._tell(Event("ended", peer.id, traffic.fault, traffic.left_bytes, traffic.right_bytes))
+            try:
+                async with asyncio.timeout(self._limits.handshake_s):
+                    channel, peer = await self._prove(raw)
+                    session = await self._admit(channel, peer, task)
+            except TimeoutError:
+                raise TimeoutError(f"Not finished within {self._limits.handshake_s:g} s.") from None
+            self._unfinished.pop(task, None)
+            self._tell(Event("admitted", peer.id))
+            traffic = await session.run()
+            self._tell(Event("ended", peer.id, traffic.fault, traffic.left_bytes, traffic.right_bytes))
         except (OSError, NotAdmitted, TicketRefused) as error:
             sentence = str(error) or type(error).__name__
             kind = "dropped" if isinstance(error, OSError) else "refused"

@@ -89,25 +89,25 @@ class Proxy:
         return Splice(channel, engine, idle_s=self._limits.idle_s)
 
     async def _reach_engine(self) -> socket.socket:
-        raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        raw.setblocking(False)
         try:
-            while True:
-                try:
-                    raw.connect(str(self._engine_socket))
-                    return raw
-                except BlockingIOError:
-                    # its queue is full, and no event says when there is room
-                    await asyncio.sleep(_QUEUE_FULL_S)
+            raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                raw.setblocking(False)
+                while True:
+                    try:
+                        raw.connect(str(self._engine_socket))
+                        return raw
+                    except BlockingIOError:
+                        # its queue is full, and no event says when there is room
+                        await asyncio.sleep(_QUEUE_FULL_S)
+            except BaseException:
+                raw.close()
+                raise
         except OSError as error:
-            raw.close()
             raise TicketRefused(
                 f"This worker's engine is not running ({error.strerror or error}); it is started again "
                 "within seconds. Try again, or use another worker."
             ) from None
-        except BaseException:
-            raw.close()
-            raise
 
 
 def _admission(ticket: Ticket) -> bytes:

@@ -7,6 +7,8 @@ import select
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +19,28 @@ from tests.unit.nodes.proxy.federation import DEADLINE_S, Engine, Federation
 
 HASTY = Limits(handshake_s=0.3)
 CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(505)
+
+# a worker that may open 64 files, until its standard input ends
+FEW_DESCRIPTORS = """
+import asyncio, resource, sys
+from pathlib import Path
+from sharedllm.nodes.identity import Identity
+from sharedllm.nodes.proxy import Proxy
+
+async def main():
+    proxy = Proxy(
+        Identity.load(Path(sys.argv[1])),
+        engine_socket=Path(sys.argv[2]),
+        admit=lambda ticket, peer: None,
+        preamble=False,
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    print(await proxy.serve("127.0.0.1", 0), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await proxy.close()
+
+asyncio.run(main())
+"""
 
 
 def echoes(connected: ssl.SSLSocket) -> bool:
@@ -99,6 +123,17 @@ def test_a_caller_gets_through_between_half_open_connections(federation: Federat
         # 500 silent ones and each caller's own handshake passed through 64 places
         assert proxy.connections == 2
         assert "oldest" in federation.event("dropped").sentence
+
+
+def test_a_caller_gets_through_when_descriptors_run_out(federation: Federation, engine: Engine) -> None:
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(federation.worker.folder), str(engine.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        endpoint = Endpoint("lan", "127.0.0.1", int(process.stdout.readline()))
+        with half_open(endpoint, 300), call(federation, endpoint) as connected:
+            assert echoes(connected)
+        process.communicate()
+    assert process.returncode == 0
 
 
 @pytest.mark.slow
