@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from sharedllm.nodes.local import Process
-from tests.nodes.conftest import Network, within
+from tests.nodes.harness import Network, within
 
 pytestmark = pytest.mark.slow
 
