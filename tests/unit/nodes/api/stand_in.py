@@ -67,7 +67,8 @@ class ScriptedStream:
 
     def cancel(self) -> None:
         self._end("cancelled")
-        self._go.set()
+        if not self.service.is_deaf:
+            self._go.set()
         self.cancelled.set()
 
     def release(self) -> None:
@@ -92,6 +93,7 @@ class StandIn:
         self.logprob = -0.5
         self.hold_at = self.fail_at = -1
         self.failovers = 0
+        self.is_deaf = False  # streams that are cancelled do not end by themselves
         self.failure: Exception = RuntimeError("secret detail")
         self.refusal: Exception | None = None
         self.refuse_after = 0

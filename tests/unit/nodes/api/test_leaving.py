@@ -88,6 +88,19 @@ async def tasks() -> int:
     return len(asyncio.all_tasks())
 
 
+def test_nobody_goes_on_listening_to_a_stream_that_does_not_heed_its_end() -> None:
+    service = StandIn()
+    service.hold_at, service.is_deaf = 1, True
+    with running(service) as server:
+        loop = server.server.servers[0].get_loop()
+        before = asyncio.run_coroutine_threadsafe(tasks(), loop).result(DEADLINE_S)
+        with connected(server) as leaving:
+            leaving.sendall(request())
+            service.wait_until_held()
+        server.settle()
+        assert asyncio.run_coroutine_threadsafe(tasks(), loop).result(DEADLINE_S) == before
+
+
 def test_a_thousand_clients_that_vanish_leave_nothing_behind() -> None:
     service = StandIn()
     with running(service) as server:
