@@ -196,7 +196,6 @@ class Answer(Response):
         for choice in choices:
             if choice.finish_reason:
                 metrics.requests.labels(choice.finish_reason).inc()
-            metrics.tokens.labels("generated").inc(len(choice.tokens))
             metrics.tokens.labels("prompt").inc(choice.stream.prompt_tokens)
             metrics.tokens.labels("cached").inc(choice.stream.cached_tokens)
 

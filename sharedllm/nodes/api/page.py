@@ -106,11 +106,12 @@ class _Live:
         return JSONResponse(self.service.state())
 
     def events(self) -> Response:
-        if self.watchers >= MAX_WATCHERS:
-            raise Busy(f"{MAX_WATCHERS} pages are watching already; close one of them.", retry_after_s=5)
         return _StateEvents(self)
 
     async def write(self, events: Events) -> None:
+        """Write the state again and again. Raises ``Busy``, before anything is written."""
+        if self.watchers >= MAX_WATCHERS:
+            raise Busy(f"{MAX_WATCHERS} pages are watching already; close one of them.", retry_after_s=5)
         self.watchers += 1
         try:
             await events.open()
