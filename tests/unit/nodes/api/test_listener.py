@@ -133,3 +133,11 @@ def test_a_taken_port_is_a_sentence(stand_in: StandIn) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"Port {port} of 127.0.0.1 can't be listened on"):
             make_server(create_app(stand_in), port=port)
+
+
+def test_a_token_is_sent_at_once(stand_in: StandIn) -> None:
+    with running(stand_in) as server, httpx.Client(base_url=server.url) as client:
+        client.get("/healthz")
+        (connection,) = server.server.server_state.connections
+        made = connection.transport.get_extra_info("socket")
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
