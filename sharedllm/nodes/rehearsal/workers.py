@@ -1,0 +1,101 @@
+"""A worker of a rehearsal: an engine in threads of this process, behind a real proxy on loopback.
+
+*Covered*: slow by any share of the time, killed in the middle of a chosen step, cut off, started again.
+*Not covered*: what only separate processes show (another kernel, another memory); ``nodes.local`` has those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sharedllm.engines import Dial, Engine, Find
+from sharedllm.nodes.identity import Identity
+from sharedllm.nodes.proxy import Endpoint, Proxy
+
+__all__ = ["Worker"]
+
+T = TypeVar("T")
+
+_MEMORY_BYTES = 4 << 30
+_DEADLINE_S = 20.0
+
+
+class Worker:
+    """``share`` gives the part of the time that it works, given the step's number from 1 (1.0: all of it)."""
+
+    def __init__(
+        self, identity: Identity, find: Find, dial: Dial, folder: Path, proxies: asyncio.AbstractEventLoop
+    ) -> None:
+        self.identity = identity
+        self.share: Callable[[int], float] = lambda step: 1.0
+        self.at: dict[int, Callable[[], None]] = {}
+        self.steps = 0
+        self.alive = False
+        self._find, self._dial, self._folder, self._proxies = find, dial, folder, proxies
+        self._starts = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start an engine and a proxy, on a port of its own."""
+        self._starts += 1
+        path = self._folder / f"{self.identity.id[:8]}-{self._starts}"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(64)
+        self._engine = Engine(self._find, self._dial, _MEMORY_BYTES, self._stepped)
+        self._accepting = threading.Thread(target=self._engine.serve, args=(listener,), daemon=True)
+        self._accepting.start()
+
+        async def serve() -> tuple[Proxy, int]:
+            proxy = Proxy(self.identity, engine_socket=path, admit=lambda ticket, peer: None)
+            return proxy, await proxy.serve("127.0.0.1", 0)
+
+        self._proxy, port = self._do(serve())
+        self.endpoint = Endpoint("lan", "127.0.0.1", port)
+        self.alive = True
+
+    def kill(self) -> None:
+        """End everything at once, in the middle of whatever it does; the port closes, too."""
+        if self.alive:
+            self.alive = False
+            self._engine.close()
+            self._do(self._proxy.close())
+
+    def restart(self) -> None:
+        """Be killed, and come back with the same key and empty caches."""
+        self.kill()
+        self.start()
+
+    def cut(self, caller: str) -> None:
+        """Cut every connection of node ``caller`` to this worker, which goes on living."""
+
+        async def cut() -> None:
+            self._proxy.cut(caller)
+
+        self._do(cut())
+
+    def close(self) -> None:
+        """Be killed, and leave no thread that accepts."""
+        self.kill()
+        self._accepting.join(_DEADLINE_S)
+
+    def _stepped(self) -> float:
+        """A step was computed, and has not been sent on yet."""
+        self.steps += 1
+        what = self.at.pop(self.steps, None)
+        if what is not None:
+            what()
+        return self.share(self.steps)
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        with contextlib.ExitStack() as undo:
+            undo.callback(work.close)
+            future = asyncio.run_coroutine_threadsafe(work, self._proxies)
+            undo.pop_all()
+            return future.result(_DEADLINE_S)
