@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help demo test check bets book clean
 help:
-	@echo "make demo   install, rerun a real bet on a real model, build the book"
+	@echo "make demo   install, rerun a real bet, build the book, start a federation"
 	@echo "make test   install, run every test"
 	@echo "make check  lint, types, import contracts, ceilings, the catalogue's integrity"
 	@echo "make bets   run every registered bet's smoke tier"
@@ -29,6 +29,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	@$(BIN)/sharedllm bets run b018 --regime 135m
 	@$(MAKE) --no-print-directory book
+	@$(BIN)/sharedllm up
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow"
