@@ -105,31 +105,35 @@ def opened_span(manifest: Manifest, start: int, stop: int) -> Span:
     """
     with torch.device("meta"), _Undrawn():
         span = Span(manifest.config, start, stop)
-    _assign(span, manifest, span.state_dict())
+    shapes = {name: tuple(tensor.shape) for name, tensor in span.state_dict().items()}
+    span.load_state_dict(_chosen(manifest, shapes), assign=True)
     return span.eval()
 
 
 def opened_ends(manifest: Manifest) -> dict[str, torch.Tensor]:
-    """What is no layer: ``embed.weight``, ``norm.weight``, and ``head.weight`` unless it is the embedding."""
-    names = ["embed.weight", "norm.weight"] + ([] if manifest.config.tied_head else ["head.weight"])
-    tensors = _mapped(manifest)
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise BadModelFile(f"{manifest.name} holds no {missing[0]}. Fetch or train the model again.")
-    return {name: tensors[name].float() for name in names}
+    """What is no layer: ``embed.weight``, ``norm.weight``, and ``head.weight`` unless it is the embedding.
+
+    Raises what ``opened`` raises.
+    """
+    table = (manifest.config.vocab_size, manifest.config.width)
+    shapes = {"embed.weight": table, "norm.weight": table[1:]}
+    if not manifest.config.tied_head:
+        shapes["head.weight"] = table
+    return _chosen(manifest, shapes)
 
 
-def _assign(module: torch.nn.Module, manifest: Manifest, expected: Mapping[str, torch.Tensor]) -> None:
+def _chosen(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """The tensors of these names, in fp32. Raises ``BadModelFile`` for one that is missing or misshapen."""
     tensors = _mapped(manifest)
-    for name, place in expected.items():
-        given = tensors.get(name)
-        if given is None or given.shape != place.shape:
-            shape = None if given is None else tuple(given.shape)
+    for name, expected in shapes.items():
+        if name not in tensors:
+            raise BadModelFile(f"{manifest.name} holds no {name}. Fetch or train the model again.")
+        if tensors[name].shape != expected:
             raise BadModelFile(
-                f"Tensor {name} of {manifest.name} has the shape {shape}, not {tuple(place.shape)}. "
-                "Fetch or train the model again."
+                f"Tensor {name} of {manifest.name} has the shape {tuple(tensors[name].shape)}, but its "
+                f"configuration says {expected}. Fetch or train the model again."
             )
-    module.load_state_dict({name: tensors[name].float() for name in expected}, assign=True)
+    return {name: tensors[name].float() for name in shapes}
 
 
 def _mapped(manifest: Manifest) -> dict[str, torch.Tensor]:

@@ -3,9 +3,9 @@
 ``rounded`` is what a tensor becomes by being sent; a worker applies it in place where an earlier pipeline had
 a border, so that a generation that moves to other nodes keeps the roundings that it began with.
 
-*Covered*: values beyond fp16's range (they saturate), rows of zeros, lengths that do not match. *Not
-covered*: NaN and infinity pass as fp32 or fp16 (the receiver looks for them); how much a codec costs in bits
-per byte is measured, not promised.
+*Covered*: values beyond fp16's range, infinity too (they saturate), rows of zeros, lengths that do not match.
+*Not covered*: NaN passes (the receiver looks for it), and so does infinity except as fp16; how much a codec
+costs in bits per byte is measured, not promised.
 """
 
 from __future__ import annotations

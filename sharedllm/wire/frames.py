@@ -81,6 +81,8 @@ class Frame:
 
 def read_header(data: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Header:
     """Check 28 bytes and say what follows them. Raises ``BadFrame``."""
+    if len(data) != HEADER_BYTES:
+        raise BadFrame(f"A frame's header has {len(data)} bytes; expected {HEADER_BYTES}.")
     magic, version, kind, meta_bytes, body_bytes, epoch, step = _HEADER.unpack(data)
     if magic != _MAGIC:
         raise BadFrame(

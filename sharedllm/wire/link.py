@@ -41,7 +41,7 @@ class Link:
         self.sent_bytes = self.received_bytes = 0
         self._sock = sock
         self._calls = threading.Lock()  # around each call into the socket
-        self._order = threading.Condition()  # around the outbox
+        self._order = threading.RLock()  # around the outbox
         self._outbox: deque[memoryview] = deque()
         self._outbox_bytes = 0
         self._flusher: threading.Thread | None = None
@@ -68,17 +68,19 @@ class Link:
         return int.from_bytes(info[-4:], sys.byteorder) / 1e6  # tcpi_min_rtt, in µs
 
     def post(self, frame: Frame) -> None:
-        """Send without waiting. Raises ``LinkClosed`` if the link is down or its outbox is full."""
+        """Send without waiting. Raises ``LinkClosed`` if the link is down or its outbox full: then it is."""
         head, body = frame.head() + frame.meta, memoryview(frame.body).cast("B")
         if len(head) + body.nbytes <= _TOGETHER_BYTES:
             parts = [memoryview(head + body)]
         else:
-            parts = [memoryview(head), body]
+            parts = [memoryview(head), body] if body else [memoryview(head)]
         with self._order:
             if self._closed:
                 raise LinkClosed(f"The connection to {self.name} is closed.")
             if self._outbox_bytes + sum(map(len, parts)) > self.limits.outbox_bytes:
-                raise LinkClosed(f"{self.name} takes no data: {self._outbox_bytes:,} bytes wait for it.")
+                waiting = self._outbox_bytes
+                self.close()  # a frame is lost, so what would come after it is worthless
+                raise LinkClosed(f"{self.name} takes no data: {waiting:,} bytes wait for it.")
             self._outbox.extend(parts)
             self._outbox_bytes += sum(map(len, parts))
             if self._flusher is None and not self._flush():
@@ -86,12 +88,12 @@ class Link:
                 self._flusher.start()
 
     def receive(self, timeout_s: float | None = None) -> Frame:
-        """Wait for the next frame. Raises ``LinkClosed``, ``BadFrame`` or ``TimeoutError``, and is closed."""
+        """Wait for a whole frame. Raises ``LinkClosed``, ``BadFrame``, ``TimeoutError``, and is closed."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         header = self._header(deadline_s)
         meta, body = bytearray(header.meta_bytes), bytearray(header.body_bytes)
-        self._fill(memoryview(meta), None)
-        self._fill(memoryview(body), None)
+        self._fill(memoryview(meta), deadline_s)
+        self._fill(memoryview(body), deadline_s)
         self.received_bytes += HEADER_BYTES + len(meta) + len(body)
         return Frame(header.kind, header.epoch, header.step, bytes(meta), body)
 
@@ -101,7 +103,8 @@ class Link:
             if self._closed:
                 return
             self._closed = True
-            self._order.notify_all()
+            self._outbox.clear()
+            self._outbox_bytes = 0
         with self._calls, contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
         with self._calls, contextlib.suppress(OSError):
@@ -172,7 +175,7 @@ class Link:
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False
             except (OSError, ValueError) as error:
-                self._closed = True
+                self.close()
                 raise LinkClosed(f"The connection to {self.name} broke ({error}).") from error
             self.sent_bytes += count
             self._outbox_bytes -= count

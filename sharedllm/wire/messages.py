@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class Message:
     def from_bytes(cls, data: bytes) -> Self:
         """Read what ``to_bytes`` wrote. Raises ``BadFrame``."""
         try:
-            given = json.loads(data)
+            given = json.loads(data.decode())
         except (ValueError, RecursionError):
             raise BadFrame(f"A {cls.__name__} message is no JSON.") from None
         hints = typing.get_type_hints(cls)
@@ -133,7 +134,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, Mapping) and all(_fits(v, typing.get_args(hint)[1]) for v in value.values())
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return _fits(value, int) or (isinstance(value, float) and math.isfinite(value))
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    if hint is str:
+        return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)  # UTF-8 has none
     return isinstance(value, hint)
