@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import struct
 
@@ -14,7 +13,7 @@ from sharedllm.engines.errors import NotServed
 from sharedllm.engines.sessions import Admission
 from sharedllm.wire import VERSION, BadFrame, Fault, Frame, Hello, Kind, Link, LinkClosed, Welcome
 
-__all__ = ["check", "greet", "read_admission", "refuse", "welcome"]
+__all__ = ["greet", "read_admission", "refuse", "welcome"]
 
 _LENGTH = struct.Struct(">I")
 _ADMISSION_BYTES = 4096
@@ -40,12 +39,12 @@ def welcome(link: Link) -> None:
 
 
 def read_admission(sock: socket.socket) -> Admission:
-    """What the proxy says of the caller. Raises ``OSError``, ``ValueError``, ``TypeError``."""
+    """What the proxy says of the caller. Raises ``OSError``, ``BadFrame``."""
     sock.settimeout(_GREETING_S)
     (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
     if length > _ADMISSION_BYTES:
-        raise ValueError(f"it announces {length:,} bytes; at most {_ADMISSION_BYTES:,} are taken")
-    return Admission(**json.loads(_exactly(sock, length)))
+        raise BadFrame(f"An admission announces {length:,} bytes; at most {_ADMISSION_BYTES:,} are taken.")
+    return Admission.from_bytes(_exactly(sock, length))
 
 
 def _exactly(sock: socket.socket, count: int) -> bytes:
@@ -53,18 +52,9 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
     while len(data) < count:
         more = sock.recv(count - len(data))
         if not more:
-            raise ValueError("it ended early")
+            raise BadFrame("An admission ended early.")
         data += more
     return data
-
-
-def check(holds: bool, what: str, admission: Admission) -> None:
-    """Raise ``NotServed`` unless the caller's ticket covers what it asks for."""
-    if not holds:
-        raise NotServed(
-            f"Node {admission.caller[:8]} asked for {what} than its ticket's: layers [{admission.start}, "
-            f"{admission.stop}) of {admission.model[:12]}."
-        )
 
 
 def refuse(link: Link, sentence: str) -> None:

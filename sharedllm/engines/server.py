@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from sharedllm.engines.errors import BadStep, NotServed
-from sharedllm.engines.greeting import check, greet, read_admission, refuse, welcome
+from sharedllm.engines.greeting import greet, read_admission, refuse, welcome
 from sharedllm.engines.sessions import Admission, Find, Session, Sessions
 from sharedllm.errors import SharedLLMError
 from sharedllm.wire import (
@@ -48,8 +48,10 @@ Dial = Callable[[dict[str, Any]], socket.socket]
 """Connect to the next worker, given what ``Open.next`` says."""
 
 _ATTACH_S = 60.0
+_PAUSE_S = 0.1
 _UNOPENED = Limits(body_bytes=0)
-_QUEUE = 256
+_WAITING_STEPS, _WAITING_BYTES = 256, 128 << 20  # of one pipeline; an honest primary is far below
+_LEAST_SHARE = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -65,23 +67,36 @@ class Engine:
     ) -> None:
         self.sessions = Sessions(find, memory_bytes)
         self._dial, self._share = dial, share
-        self._steps: queue.Queue[tuple[Session, Frame, float] | None] = queue.Queue(_QUEUE)
+        self._steps: queue.Queue[tuple[Session, Frame, float] | None] = queue.Queue()
         self._busy_since: float | None = None
         self._step = 0
         self.steps_done = 0
         self._links: set[Link] = set()
+        self._past_bytes = [0, 0]
         self._listener: socket.socket | None = None
+        self._closing = threading.Event()
 
     def serve(self, listener: socket.socket) -> None:
         """Accept callers on ``listener`` until ``close``; computes in a thread of its own."""
         self._listener = listener
         threading.Thread(target=self._compute, name="compute", daemon=True).start()
-        while True:
+        while not self._closing.is_set():
             try:
                 sock, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._caller, args=(sock,), name="caller", daemon=True).start()
+                threading.Thread(target=self._caller, args=(sock,), name="caller", daemon=True).start()
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # no file or thread is left: others may end and free some
+                if not self._closing.wait(_PAUSE_S):
+                    _log.warning("A caller could not be served: %s", error)
+
+    @property
+    def traffic_bytes(self) -> tuple[int, int]:
+        """Bytes of frames received and sent so far, to and from callers."""
+        links = list(self._links)
+        received = self._past_bytes[0] + sum(link.received_bytes for link in links)
+        return received, self._past_bytes[1] + sum(link.sent_bytes for link in links)
 
     def ask_to_leave(self) -> None:
         """Ask every primary to move its pipeline elsewhere; those that do close theirs here."""
@@ -91,19 +106,22 @@ class Engine:
 
     def close(self) -> None:
         """Stop accepting and end every connection."""
+        self._closing.set()
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
         for link in list(self._links):
             link.close()
+        for session in self.sessions.all():
+            session.end()
         self._steps.put(None)
 
     def _caller(self, sock: socket.socket) -> None:
         """Serve one connection to its end."""
         try:
             admission = read_admission(sock)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, BadFrame) as error:
             _log.warning("A connection without a proper admission was closed: %s", error)
             sock.close()
             return
@@ -113,25 +131,30 @@ class Engine:
         try:
             welcome(link)
             while True:
-                frame = link.receive(None)
-                session = self._received(frame, link, admission, session)
-        except LinkClosed:
-            pass
+                session = self._received(link.receive(None), link, admission, session)
+        except (LinkClosed, TimeoutError) as error:
+            _log.debug("%s: %s", link.name, error)
         except SharedLLMError as error:
             _log.warning("%s: %s", link.name, error)
             refuse(link, str(error))
+        except Exception as error:
+            _log.exception("Serving %s failed", link.name)
+            refuse(link, f"The engine failed: {type(error).__name__}.")
         finally:
             if session is not None:
                 self.sessions.drop(session)
             link.close()
             self._links.discard(link)
+            self._past_bytes[0] += link.received_bytes
+            self._past_bytes[1] += link.sent_bytes
 
     def _received(
         self, frame: Frame, link: Link, admission: Admission, session: Session | None
     ) -> Session | None:
         """Act on one frame; return the session that this connection belongs to."""
         if frame.kind is Kind.PING:
-            busy_s = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+            since_s = self._busy_since  # read once: the computing thread changes it
+            busy_s = 0.0 if since_s is None else time.monotonic() - since_s
             pong = Pong(busy_s, self._step, self._steps.qsize())
             link.post(Frame(Kind.PONG, frame.epoch, frame.step, pong.to_bytes()))
         elif frame.kind is Kind.OPEN and session is None:
@@ -139,6 +162,9 @@ class Engine:
         elif frame.kind is Kind.ATTACH and session is None:
             return self._attach(frame, link, admission)
         elif frame.kind is Kind.STEP and session is not None:
+            session.wait(+1, len(frame.body))
+            if session.waiting_steps > _WAITING_STEPS or session.waiting_bytes > _WAITING_BYTES:
+                raise NotServed(f"{session.waiting_steps} steps of one pipeline wait here; that is too many.")
             self._steps.put((session, frame, time.monotonic()))
         elif frame.kind is Kind.NOTE and session is not None:
             self._note(frame, session)
@@ -154,19 +180,17 @@ class Engine:
         where = {"request_id": note.request[:64], "pipeline": session.opened.pipeline, "slot": note.slot}
         _log.info("computing layers %d–%d", session.opened.start, session.opened.stop - 1, extra=where)
         if session.following is not None:
-            session.following.post(frame)
+            with contextlib.suppress(LinkClosed):  # the next step finds out, and says whose fault it is
+                session.following.post(frame)
 
     def _open(self, frame: Frame, link: Link, admission: Admission) -> Session:
         request = Open.from_bytes(frame.meta)
-        check(request.model == admission.model, "another model", admission)
-        check(admission.start <= request.start < request.stop <= admission.stop, "another span", admission)
-        check(request.pipeline == admission.pipeline, "another pipeline", admission)
+        admission.permit(request.pipeline, request)
         session = self.sessions.open(request, frame.epoch, link, request.next is None)
         link.limits = self._opened_limits(session)
-        self.sessions.add(session)
         try:
             if request.next is not None:
-                session.following = self._follow(request, frame.epoch)
+                self._follow(session, request.next)
             work = session.work
             opened = Opened(
                 work.slots.budget,
@@ -177,29 +201,28 @@ class Engine:
                 work.stage.config.width,
             )
             link.post(Frame(Kind.OPENED, frame.epoch, meta=opened.to_bytes()))
-        except SharedLLMError:
+        except BaseException:
             self.sessions.drop(session)
             raise
         return session
 
-    def _follow(self, request: Open, epoch: int) -> Link:
-        """Connect to the next worker and take the place before it."""
-        assert request.next is not None
-        link = Link(self._dial(request.next), "the next worker", _UNOPENED)
-        self._links.add(link)
-        greet(link)
-        link.post(Frame(Kind.ATTACH, epoch, meta=Attach(request.pipeline, request.stop).to_bytes()))
-        reply = link.receive(_ATTACH_S)
+    def _follow(self, session: Session, following: dict[str, Any]) -> None:
+        """Take the place before the next worker. Raises ``NotServed``, or what ``dial`` raises."""
+        session.following = link = Link(self._dial(following), "the next worker", _UNOPENED)
+        attach = Attach(session.opened.pipeline, session.opened.stop)
+        try:
+            greet(link)
+            link.post(Frame(Kind.ATTACH, session.epoch, meta=attach.to_bytes()))
+            reply = link.receive(_ATTACH_S)
+        except (LinkClosed, BadFrame, TimeoutError) as error:
+            raise NotServed(f"The next worker did not take the pipeline: {error}") from error
         if reply.kind is not Kind.ATTACHED:
             said = Fault.from_bytes(reply.meta).sentence if reply.kind is Kind.FAULT else reply.kind.name
             raise NotServed(f"The next worker did not take the pipeline: {said}")
-        return link
 
     def _attach(self, frame: Frame, link: Link, admission: Admission) -> Session:
         request = Attach.from_bytes(frame.meta)
-        check(request.pipeline == admission.pipeline, "another pipeline", admission)
-        session = self.sessions.attach(request.pipeline, frame.epoch, request.stop, link, _ATTACH_S)
-        check(session.opened.model == admission.model, "another model", admission)
+        session = self.sessions.attach(request, frame.epoch, link, admission, _ATTACH_S)
         link.limits = self._opened_limits(session)
         link.post(Frame(Kind.ATTACHED, frame.epoch))
         return session
@@ -212,18 +235,25 @@ class Engine:
 
     def _compute(self) -> None:
         """Take steps in order of arrival and pass them on; the only thread that computes."""
-        while (taken := self._steps.get()) is not None:
-            session, frame, arrived_s = taken
-            if session.closed:
-                continue
+        while self._computed_next():
+            pass
+
+    def _computed_next(self) -> bool:
+        """Wait for a step and compute it; keep nothing of it, for its pipeline may be over."""
+        taken = self._steps.get()
+        if taken is None:
+            return False
+        session, frame, arrived_s = taken
+        session.wait(-1, -len(frame.body))
+        if not session.closed:
             self._busy_since, self._step = time.monotonic(), frame.step
             self._one(session, frame, self._busy_since - arrived_s)
             self.steps_done += 1
             self._busy_since = None
+        return True
 
     def _one(self, session: Session, frame: Frame, wait_s: float) -> None:
         """Compute one step and send it on; whatever goes wrong becomes a sentence for the primary."""
-        last = session.following is None
         try:
             if frame.epoch != session.epoch:
                 raise BadStep(f"A step of epoch {frame.epoch} came to a pipeline of epoch {session.epoch}.")
@@ -231,7 +261,7 @@ class Engine:
                 StepMeta.from_bytes(frame.meta), frame.body, wait_s, self._steps.qsize()
             )
             meta = self._rested(meta)
-            kind = Kind.RESULT if last else Kind.STEP
+            kind = Kind.RESULT if session.work.last else Kind.STEP
             session.out.post(Frame(kind, frame.epoch, frame.step, meta.to_bytes(), body))
         except ArithmeticError as error:
             session.fault(str(error), "previous")
@@ -245,7 +275,7 @@ class Engine:
 
     def _rested(self, meta: StepMeta) -> StepMeta:
         """Rest as long as the owner's share asks for, and count it as computing: the step was so slow."""
-        share, hop = self._share(), meta.hops[-1]
+        share, hop = max(self._share(), _LEAST_SHARE), meta.hops[-1]
         if share >= 1:
             return meta
         rest_s = hop.compute_us / 1e6 * (1 / share - 1)

@@ -11,10 +11,11 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from sharedllm.engines.errors import NotServed
 from sharedllm.engines.stage import Stage, Work
-from sharedllm.wire import Codec, Fault, Frame, Kind, Link, LinkClosed, Open
+from sharedllm.wire import Attach, BadFrame, Codec, Fault, Frame, Kind, Link, LinkClosed, Message, Open
 
 __all__ = ["Admission", "Find", "Session", "Sessions"]
 
@@ -25,7 +26,7 @@ _FEWEST_TOKENS = 256  # a pipeline that can't hold so many positions is not wort
 
 
 @dataclass(frozen=True)
-class Admission:
+class Admission(Message):
     """What a caller's ticket allows, as the proxy read it: the engine checks each request against it."""
 
     caller: str
@@ -34,6 +35,21 @@ class Admission:
     start: int
     stop: int
     pipeline: str
+
+    def permit(self, pipeline: str, opened: Open | None = None) -> None:
+        """Raise ``NotServed`` unless the ticket is for this pipeline, and for its model and span."""
+        if pipeline != self.pipeline:
+            self._refuse("another pipeline")
+        if opened is not None and opened.model != self.model:
+            self._refuse("another model")
+        if opened is not None and not self.start <= opened.start < opened.stop <= self.stop:
+            self._refuse("another span")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise NotServed(
+            f"Node {self.caller[:8]} asked for {what} than its ticket's: layers [{self.start}, {self.stop}) "
+            f"of {self.model[:12]}."
+        )
 
 
 @dataclass
@@ -47,11 +63,24 @@ class Session:
     following: Link | None = None
     previous: Link | None = field(default=None)
     closed: bool = False
+    waiting_steps: int = 0
+    waiting_bytes: int = 0
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self, steps: int, size_bytes: int) -> None:
+        """Count steps that begin to wait here, or (negative) are done waiting."""
+        with self._counting:
+            self.waiting_steps += steps
+            self.waiting_bytes += size_bytes
 
     @property
     def out(self) -> Link:
-        """Where computed steps go."""
-        return self.following or self.primary
+        """Where computed steps go. Raises ``NotServed`` while the next worker is not reached yet."""
+        if self.work.last:
+            return self.primary
+        if self.following is None:
+            raise NotServed("A step came before the next worker was reached.")
+        return self.following
 
     def fault(self, sentence: str, culprit: str) -> None:
         """Tell the primary what went wrong, and end the pipeline here."""
@@ -78,12 +107,18 @@ class Sessions:
         self._loading = threading.Lock()
 
     def open(self, request: Open, epoch: int, primary: Link, last: bool) -> Session:
-        """Load what is missing and grant memory. Raises ``NotServed``, and what ``find`` raises."""
-        roundings = {int(layer): Codec.named(name) for layer, name in request.roundings.items()}
+        """Load what is missing, grant memory, admit the worker before; an older one of that name ends.
+
+        Raises ``BadFrame``, ``NotServed``, and what ``find`` raises.
+        """
+        roundings = _roundings(request)
         with self._loading:
             stage = self._stage(request)
             with self._changed:
-                free = self.memory_bytes - self.weights_bytes - self._granted_bytes()
+                old = self._sessions.get(request.pipeline)
+                if old is not None and epoch < old.epoch:
+                    raise NotServed(f"Epoch {epoch} of this pipeline is over; it is in epoch {old.epoch}.")
+                free = self.memory_bytes - self.weights_bytes - self._granted_bytes(without=old)
                 budget = max(free // 2, min(free, _FEWEST_TOKENS * stage.kv_bytes_per_token))
                 if budget < _FEWEST_TOKENS * stage.kv_bytes_per_token:
                     raise NotServed(
@@ -91,16 +126,11 @@ class Sessions:
                         f"are left for their caches, too few for {_FEWEST_TOKENS} tokens."
                     )
                 session = Session(request, epoch, Work(stage, budget, roundings, last), primary)
-        return session
-
-    def add(self, session: Session) -> None:
-        """Make a session known, so that the worker before it can attach; an older one of that name ends."""
-        with self._changed:
-            old = self._sessions.get(session.opened.pipeline)
-            self._sessions[session.opened.pipeline] = session
-            self._changed.notify_all()
+                self._sessions[request.pipeline] = session
+                self._changed.notify_all()
         if old is not None:
             old.end()
+        return session
 
     def drop(self, session: Session) -> None:
         """End a session and free its memory."""
@@ -109,8 +139,12 @@ class Sessions:
             if self._sessions.get(session.opened.pipeline) is session:
                 del self._sessions[session.opened.pipeline]
 
-    def attach(self, pipeline: str, epoch: int, stop: int, link: Link, deadline_s: float) -> Session:
+    def attach(
+        self, request: Attach, epoch: int, link: Link, admission: Admission, deadline_s: float
+    ) -> Session:
         """Wait until the pipeline is open here and let ``link`` feed it. Raises ``NotServed``."""
+        pipeline = request.pipeline
+        admission.permit(pipeline)
 
         def opened() -> bool:
             session = self._sessions.get(pipeline)
@@ -120,10 +154,11 @@ class Sessions:
             if not self._changed.wait_for(opened, deadline_s):
                 raise NotServed("The pipeline was not opened here in time.")
             session = self._sessions[pipeline]
-            if session.opened.start != stop or session.previous is not None:
+            admission.permit(pipeline, session.opened)
+            if session.opened.start != request.stop or session.previous is not None:
                 raise NotServed(
-                    f"Layers up to {stop} were offered before a span that begins at {session.opened.start}, "
-                    "or its place is taken."
+                    f"Layers up to {request.stop} were offered before a span that begins at "
+                    f"{session.opened.start}, or its place is taken."
                 )
             session.previous = link
         return session
@@ -145,8 +180,9 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def _granted_bytes(self) -> int:
-        return sum(s.work.slots.budget * s.work.stage.kv_bytes_per_token for s in self._sessions.values())
+    def _granted_bytes(self, without: Session | None) -> int:
+        others = [session.work for session in self._sessions.values() if session is not without]
+        return sum(work.slots.budget * work.stage.kv_bytes_per_token for work in others)
 
     def _stage(self, request: Open) -> Stage:
         key = (request.model, request.start, request.stop)
@@ -163,3 +199,11 @@ class Sessions:
                 f"gives {self.memory_bytes:,} in all."
             )
         return stage
+
+
+def _roundings(request: Open) -> dict[int, Codec]:
+    """The codec at each border. Raises ``BadFrame``."""
+    try:
+        return {int(layer): Codec.named(name) for layer, name in request.roundings.items()}
+    except ValueError:
+        raise BadFrame("A border where hidden states are rounded is no layer's number.") from None

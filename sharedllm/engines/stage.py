@@ -52,19 +52,21 @@ class Stage:
 
         Raises ``BadStep``; the caches are then of no use, for earlier segments may have acted.
         """
-        parts = []
+        owners = [segment for segment in segments if segment.op in (Op.ROWS, Op.CHUNK)]
+        if sum(s.rows for s in owners) != len(h_RD) or not all(s.rows for s in owners):
+            raise BadStep(f"{len(h_RD)} rows came for segments of {[s.rows for s in owners]} rows.")
+        if len({segment.slot for segment in owners}) < len(owners):
+            raise BadStep("A step holds two runs of rows for the same slot.")
+        parts: list[tuple[Segment, Slot]] = []
         for segment in segments:
+            _refuse_uncomputed(segment, parts)
             slots.apply(segment)
             if segment.op in (Op.ROWS, Op.CHUNK):
                 slot = slots[segment.slot]
                 parts.append((segment, slot))
                 slot.length += segment.rows
-        if sum(segment.rows for segment, _ in parts) != len(h_RD) or not all(s.rows for s, _ in parts):
-            raise BadStep(f"{len(h_RD)} rows came for segments of {[s.rows for s, _ in parts]} rows.")
         if not parts:
             return h_RD, h_RD[:0]
-        if len({segment.slot for segment, _ in parts}) < len(parts):
-            raise BadStep("A step holds two runs of rows for the same slot.")
         return self._through(h_RD, Ragged(self.config, parts, self.start), _traced(parts), roundings)
 
     def _through(
@@ -110,6 +112,13 @@ class Work:
         hop = Hop(self.stage.start, self.stage.stop, compute_us, round(wait_s * 1e6), queued)
         hops = (*meta.hops, hop)
         return StepMeta(meta.segments, self.sends, meta.width, len(h_RD), len(traces), hops), sent
+
+
+def _refuse_uncomputed(segment: Segment, parts: list[tuple[Segment, Slot]]) -> None:
+    """Raise ``BadStep`` for a fork of rows that this very step is still to compute."""
+    for earlier, _ in parts:
+        if segment.op is Op.FORK and segment.source == earlier.slot and segment.start > earlier.start:
+            raise BadStep(f"Slot {segment.slot} would begin with rows that the same step computes.")
 
 
 def _wanted(segments: tuple[Segment, ...]) -> list[int]:
