@@ -12,7 +12,8 @@ Bets that rest on it: b005 (handoff), b045 (throttle).
 from sharedllm.nodes.rehearsal.faults import Forgetful, Impatient, Mixing, Stale, Swapping
 from sharedllm.nodes.rehearsal.plans import Plan
 from sharedllm.nodes.rehearsal.requests import Heard, Request
-from sharedllm.nodes.rehearsal.ring import Recording, Rehearsal
+from sharedllm.nodes.rehearsal.ring import Recording, Rehearsal, refusal
+from sharedllm.nodes.rehearsal.shares import Share, jitter, ramp, steady
 from sharedllm.nodes.rehearsal.workers import Worker
 
 __all__ = [
@@ -24,7 +25,12 @@ __all__ = [
     "Recording",
     "Rehearsal",
     "Request",
+    "Share",
     "Stale",
     "Swapping",
     "Worker",
+    "jitter",
+    "ramp",
+    "refusal",
+    "steady",
 ]

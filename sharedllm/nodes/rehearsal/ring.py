@@ -10,26 +10,28 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from sharedllm import store
-from sharedllm.engines import Ends, NotServed, Stage
+from sharedllm.engines import BadStep, Ends, NotServed, Stage
+from sharedllm.errors import SharedLLMError
 from sharedllm.model import Sampling, Tokenizer
 from sharedllm.nodes.identity import Authority, enrol
-from sharedllm.nodes.primary import Connect, Loop, Member, Model, Route, Routes
+from sharedllm.nodes.primary import CHUNK, Connect, Loop, Member, Model, Route, Routes
 from sharedllm.nodes.primary.batching import Step
 from sharedllm.nodes.primary.ring import Ring
 from sharedllm.nodes.proxy import Endpoint, dial
 from sharedllm.nodes.rehearsal.plans import Plan, Script
 from sharedllm.nodes.rehearsal.requests import Heard, Request
 from sharedllm.nodes.rehearsal.workers import Worker
-from sharedllm.wire import Codec
+from sharedllm.wire import Codec, Op, Segment
 
-__all__ = ["Recording", "Rehearsal"]
+__all__ = ["Recording", "Rehearsal", "refusal"]
 
 _DIAL_S = 10.0
 _ANSWER_S = 600.0
@@ -101,6 +103,19 @@ class Rehearsal:
         """Answer a prompt and wait for it. Raises ``TimeoutError``, ``NoPipeline``."""
         return self.ask(prompt, sampling).heard(_ANSWER_S)
 
+    def answers(
+        self, asked: Iterable[tuple[Sequence[int], Sampling]], deadline_s: float
+    ) -> list[Heard | None]:
+        """Answer several prompts side by side; None for one that failed or was not answered in time."""
+        requests = [self.ask(prompt, sampling) for prompt, sampling in asked]
+        heard: list[Heard | None] = []
+        for request in requests:
+            try:
+                heard.append(request.heard(deadline_s))
+            except (SharedLLMError, TimeoutError):
+                heard.append(None)
+        return heard
+
     def compute_ms(self, name: str) -> float:
         """What a worker of the present pipeline takes for a step of single tokens, its rests included."""
         assert self.loop.ring is not None
@@ -146,6 +161,24 @@ class Rehearsal:
         return dial(endpoints, member.ticket, expect=member.node, identity=identity, deadline_s=_DIAL_S)
 
 
+def refusal(model: str, position: int, holding: int = 0) -> str | None:
+    """What a worker says to a row at ``position`` of a text of which it holds ``holding`` positions.
+
+    None if it takes it: a worker counts positions, and can't know whose they are.
+    """
+    manifest = store.resolve(model)
+    stage = _stage(model, manifest.weights_sha256, 0, manifest.config.layers)
+    slots = stage.slots((position + holding + 2 * CHUNK) * stage.kv_bytes_per_token)
+    before = [(Segment(Op.CHUNK, 1, 0, holding), holding)] if holding else []
+    try:
+        with torch.inference_mode():
+            for segment, rows in [*before, (Segment(Op.ROWS, 1, position, 1), 1)]:
+                stage.run(torch.zeros(rows, manifest.config.width), (segment,), slots, {})
+    except BadStep as error:
+        return str(error)
+    return None
+
+
 def _find(name: str, weights_sha256: str, start: int, stop: int) -> Stage:
     """Load a span, once for all workers of this process: stages hold no state of a pipeline."""
     return _stage(name, weights_sha256, start, stop)
@@ -160,7 +193,7 @@ def _stage(name: str, weights_sha256: str, start: int, stop: int) -> Stage:
 
 
 @contextlib.contextmanager
-def _event_loop() -> Any:
+def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """An event loop in a thread, for the proxies."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="proxies", daemon=True)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from sharedllm.engines import Dial, Engine, Find
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.proxy import Endpoint, Proxy
+from sharedllm.nodes.rehearsal.shares import Share, steady
 
 __all__ = ["Worker"]
 
@@ -27,18 +28,22 @@ _DEADLINE_S = 20.0
 
 
 class Worker:
-    """``share`` gives the part of the time that it works, given the step's number from 1 (1.0: all of it)."""
+    """``share`` says what part of the time it works; ``at`` holds what happens to it at which step, from 1.
+
+    A step's time has come when it was computed and has not been sent on.
+    """
 
     def __init__(
         self, identity: Identity, find: Find, dial: Dial, folder: Path, proxies: asyncio.AbstractEventLoop
     ) -> None:
         self.identity = identity
-        self.share: Callable[[int], float] = lambda step: 1.0
+        self.share: Share = steady(1.0)
         self.at: dict[int, Callable[[], None]] = {}
         self.steps = 0
         self.alive = False
         self._find, self._dial, self._folder, self._proxies = find, dial, folder, proxies
         self._starts = 0
+        self._restarting: threading.Thread | None = None
         self.start()
 
     def start(self) -> None:
@@ -68,9 +73,14 @@ class Worker:
             self._do(self._proxy.close())
 
     def restart(self) -> None:
-        """Be killed, and come back with the same key and empty caches."""
-        self.kill()
-        self.start()
+        """Be killed, and come back with the same key and empty caches; that takes a moment."""
+
+        def again() -> None:
+            self.kill()
+            self.start()
+
+        self._restarting = threading.Thread(target=again, daemon=True)
+        self._restarting.start()
 
     def cut(self, caller: str) -> None:
         """Cut every connection of node ``caller`` to this worker, which goes on living."""
@@ -82,11 +92,13 @@ class Worker:
 
     def close(self) -> None:
         """Be killed, and leave no thread that accepts."""
+        if self._restarting is not None:
+            self._restarting.join(_DEADLINE_S)
         self.kill()
         self._accepting.join(_DEADLINE_S)
 
     def _stepped(self) -> float:
-        """A step was computed, and has not been sent on yet."""
+        """A step was computed: let happen what is due, and say what part of the time is worked."""
         self.steps += 1
         what = self.at.pop(self.steps, None)
         if what is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from sharedllm.model import Sampling
 from sharedllm.nodes.errors import NoPipeline
-from sharedllm.nodes.rehearsal import Heard, Plan, Recording, Rehearsal
+from sharedllm.nodes.rehearsal import Heard, Plan, Recording, Rehearsal, refusal
 
 PROMPT = tuple(range(100, 170))  # a whole chunk and a part
 SHORT = Sampling(max_tokens=6)
@@ -71,11 +71,10 @@ def test_a_connection_that_is_cut_is_a_worker_lost(undisturbed: Heard) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_comes_back_is_used_again(undisturbed: Heard) -> None:
-    def prepare(ring: Rehearsal) -> None:
-        worker = ring.workers["last"]
-        worker.at[4] = lambda: threading.Thread(target=worker.restart).start()
-
-    assert answered(prepare, (HALVES,))[0] == undisturbed
+    heard, _ = answered(
+        lambda ring: ring.workers["last"].at.update({4: ring.workers["last"].restart}), (HALVES,)
+    )
+    assert heard == undisturbed
 
 
 def test_a_share_is_asked_for_at_every_step_and_slows_the_worker() -> None:
@@ -94,8 +93,7 @@ def test_a_share_is_asked_for_at_every_step_and_slows_the_worker() -> None:
 
 def test_requests_side_by_side_share_steps(undisturbed: Heard) -> None:
     with Rehearsal("toy", [HALVES]) as ring:
-        requests = [ring.ask(PROMPT, SHORT), *(ring.ask(range(n, n + 70), SHORT) for n in range(200, 203))]
-        heard = [request.heard(60) for request in requests]
+        heard = ring.answers([(PROMPT, SHORT), *((range(n, n + 70), SHORT) for n in range(200, 203))], 60)
         assert max(map(len, ring.loop.companies)) > 1
     assert heard[0] == undisturbed
 
@@ -115,6 +113,11 @@ def test_without_a_plan_for_those_who_live_the_request_ends_with_a_sentence() ->
             request.heard(60)
 
 
+def test_an_answer_that_does_not_come_in_time_is_none() -> None:
+    with Rehearsal("toy", [HALVES]) as ring:
+        assert ring.answers([(PROMPT, Sampling(max_tokens=200))], 0.0) == [None]
+
+
 def test_nothing_is_left_behind() -> None:
     before = set(threading.enumerate())
     answered(killing("first", 4))
@@ -122,3 +125,14 @@ def test_nothing_is_left_behind() -> None:
     for thread in left:
         thread.join(20)
     assert not [thread.name for thread in left if thread.is_alive()]
+
+
+@pytest.mark.parametrize(("position", "holding"), [(70, 0), (70, 69), (1, 2)])
+def test_a_worker_refuses_to_go_on_where_it_does_not_stand(position: int, holding: int) -> None:
+    sentence = refusal("toy", position, holding)
+    assert sentence is not None
+    assert str(position) in sentence
+
+
+def test_a_worker_goes_on_where_it_stands_whoever_that_was() -> None:
+    assert refusal("toy", 70, 70) is None
