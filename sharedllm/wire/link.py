@@ -19,8 +19,8 @@ import threading
 import time
 from collections import deque
 
-from sharedllm.wire.errors import BadFrame, LinkClosed
-from sharedllm.wire.frames import HEADER_BYTES, Frame, Header, read_header
+from sharedllm.wire.errors import LinkClosed
+from sharedllm.wire.frames import HEADER_BYTES, Frame, read_header
 from sharedllm.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Link"]
@@ -46,12 +46,12 @@ class Link:
         self._outbox_bytes = 0
         self._flusher: threading.Thread | None = None
         self._buffer, self._begin, self._end = bytearray(_TOGETHER_BYTES), 0, 0
-        self._closed = False
+        self._closed = self._broken = False  # broken: nothing can be sent, but the reason may wait to be read
 
     @property
     def closed(self) -> bool:
         """Whether this side closed the link, or found it broken."""
-        return self._closed
+        return self._closed or self._broken
 
     @property
     def network_rtt_s(self) -> float | None:
@@ -75,7 +75,7 @@ class Link:
         else:
             parts = [memoryview(head), body] if body else [memoryview(head)]
         with self._order:
-            if self._closed:
+            if self.closed:
                 raise LinkClosed(f"The connection to {self.name} is closed.")
             if self._outbox_bytes + sum(map(len, parts)) > self.limits.outbox_bytes:
                 waiting = self._outbox_bytes
@@ -88,9 +88,14 @@ class Link:
                 self._flusher.start()
 
     def receive(self, timeout_s: float | None = None) -> Frame:
-        """Wait for a whole frame. Raises ``LinkClosed``, ``BadFrame``, ``TimeoutError``, and is closed."""
+        """Wait for a whole frame. Raises ``LinkClosed`` or ``TimeoutError``, and is closed.
+
+        Raises ``BadFrame`` for what is no frame; then nothing more can be received, but the reason be posted.
+        """
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        header = self._header(deadline_s)
+        head = bytearray(HEADER_BYTES)
+        self._fill(memoryview(head), deadline_s)
+        header = read_header(head, self.limits)
         meta, body = bytearray(header.meta_bytes), bytearray(header.body_bytes)
         self._fill(memoryview(meta), deadline_s)
         self._fill(memoryview(body), deadline_s)
@@ -103,21 +108,11 @@ class Link:
             if self._closed:
                 return
             self._closed = True
-            self._outbox.clear()
-            self._outbox_bytes = 0
+            self._forget()
         with self._calls, contextlib.suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
         with self._calls, contextlib.suppress(OSError):
             self._sock.close()
-
-    def _header(self, deadline_s: float | None) -> Header:
-        head = bytearray(HEADER_BYTES)
-        self._fill(memoryview(head), deadline_s)
-        try:
-            return read_header(head, self.limits)
-        except BadFrame:
-            self.close()
-            raise
 
     def _fill(self, view: memoryview, deadline_s: float | None) -> None:
         """Fill ``view`` with what comes next: through the buffer if it is small, else directly."""
@@ -175,7 +170,8 @@ class Link:
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False
             except (OSError, ValueError) as error:
-                self.close()
+                self._broken = True
+                self._forget()
                 raise LinkClosed(f"The connection to {self.name} broke ({error}).") from error
             self.sent_bytes += count
             self._outbox_bytes -= count
@@ -184,6 +180,10 @@ class Link:
             else:
                 self._outbox[0] = part[count:]
         return True
+
+    def _forget(self) -> None:
+        self._outbox.clear()
+        self._outbox_bytes = 0
 
     def _drain(self) -> None:
         """Empty the outbox, in a thread of its own that ends with it."""
