@@ -113,8 +113,7 @@ class Engine:
             self._listener.close()
         for link in list(self._links):
             link.close()
-        for session in self.sessions.all():
-            session.end()
+        self.sessions.close()
         self._steps.put(None)
 
     def _caller(self, sock: socket.socket) -> None:
@@ -129,6 +128,8 @@ class Engine:
         self._links.add(link)
         session: Session | None = None
         try:
+            if self._closing.is_set():
+                raise LinkClosed("This engine is closing.")
             welcome(link)
             while True:
                 session = self._received(link.receive(None), link, admission, session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -22,6 +23,7 @@ __all__ = ["Admission", "Find", "Session", "Sessions"]
 Find = Callable[[str, str, int, int], Stage]
 """Load layers ``[start, stop)`` of a model, given its name and the hash of its weights."""
 
+_REMEMBERED = 64  # refused pipelines whose other workers may still come
 _FEWEST_TOKENS = 256  # a pipeline that can't hold so many positions is not worth opening
 
 
@@ -103,14 +105,25 @@ class Sessions:
         self._find, self.memory_bytes = find, memory_bytes
         self._sessions: dict[str, Session] = {}
         self._stages: dict[tuple[str, int, int], Stage] = {}
+        self._refused: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)
+        self._over = False
         self._changed = threading.Condition()
         self._loading = threading.Lock()
 
     def open(self, request: Open, epoch: int, primary: Link, last: bool) -> Session:
         """Load what is missing, grant memory, admit the worker before; an older one of that name ends.
 
-        Raises ``BadFrame``, ``NotServed``, and what ``find`` raises.
+        Raises ``BadFrame``, ``NotServed``, and what ``find`` raises; the worker before hears of it, too.
         """
+        try:
+            return self._opened(request, epoch, primary, last)
+        except BaseException:
+            with self._changed:
+                self._refused.append((request.pipeline, epoch))
+                self._changed.notify_all()
+            raise
+
+    def _opened(self, request: Open, epoch: int, primary: Link, last: bool) -> Session:
         roundings = _roundings(request)
         with self._loading:
             stage = self._stage(request)
@@ -139,6 +152,14 @@ class Sessions:
             if self._sessions.get(session.opened.pipeline) is session:
                 del self._sessions[session.opened.pipeline]
 
+    def close(self) -> None:
+        """End all sessions; nobody waits for one any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        for session in self.all():
+            session.end()
+
     def attach(
         self, request: Attach, epoch: int, link: Link, admission: Admission, deadline_s: float
     ) -> Session:
@@ -146,14 +167,18 @@ class Sessions:
         pipeline = request.pipeline
         admission.permit(pipeline)
 
-        def opened() -> bool:
+        def opened() -> Session | None:
             session = self._sessions.get(pipeline)
-            return session is not None and session.epoch == epoch
+            return session if session is not None and session.epoch == epoch else None
+
+        def settled() -> bool:
+            return self._over or (pipeline, epoch) in self._refused or opened() is not None
 
         with self._changed:
-            if not self._changed.wait_for(opened, deadline_s):
-                raise NotServed("The pipeline was not opened here in time.")
-            session = self._sessions[pipeline]
+            self._changed.wait_for(settled, deadline_s)
+            session = opened()
+            if session is None:
+                raise NotServed("The pipeline was refused here, or not opened in time.")
             admission.permit(pipeline, session.opened)
             if session.opened.start != request.stop or session.previous is not None:
                 raise NotServed(
