@@ -5,7 +5,8 @@ piece: a chunk of a prompt, or the replay of a request that moved here. So a lon
 chunk at a time. Workers keep what this book says they keep: the segments returned here are all they are told.
 
 Memory is counted in positions. When it runs short, prompts that are kept for reuse go first (least recently
-used), then the youngest request gives its cache back and is replayed later; its text does not change.
+used), then the youngest request gives its cache back and is replayed later; its text does not change. A
+request that fills a whole pipeline ends there; one that a smaller pipeline can't hold ends with a sentence.
 
 *Covered*: shared beginnings of prompts are computed once (whole chunks of prompts only, so that an answer
 does not depend on what was cached), n answers to one prompt, cancelling at any moment. *Not covered*:
@@ -17,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict, deque
 
+from sharedllm.errors import BadPrompt
 from sharedllm.nodes.primary.sequence import CHUNK, Sequence
 from sharedllm.wire import Op, Segment, Want
 
@@ -64,11 +66,11 @@ class Batcher:
 
     def opened(self, capacity: int) -> None:
         """A pipeline with empty caches stands ready: replay what was active, in its old order, first."""
-        self.capacity = capacity
+        self.capacity = capacity // CHUNK * CHUNK  # workers take memory by chunks
         self.waiting.extendleft(reversed(self.active))
         for sequence in self.waiting:
             sequence.restart()
-        self.active, self._ops = [], []
+        self.active, self._ops, self._begun = [], [], []
         self._kept.clear()
 
     def end(self, sequence: Sequence) -> None:
@@ -111,6 +113,9 @@ class Batcher:
             sequence = self.waiting[0]
             if any(self._ahead(other, sequence) for other in self.active):
                 return  # what it shares with another is being computed; it waits to copy it
+            if len(sequence.tokens) > self.capacity:
+                self.waiting.popleft().fail(BadPrompt(self._too_long(len(sequence.tokens))))
+                continue
             needed = _room(min(len(sequence.tokens) + 1, sequence.context))
             held = sum(_room(s.fed + s.pending + 1) for s in self.active)
             if self.active and held + needed > self.capacity:
@@ -122,7 +127,7 @@ class Batcher:
     def _ahead(self, other: Sequence, sequence: Sequence) -> bool:
         """Whether ``other`` is still computing chunks that ``sequence`` begins with, too."""
         shared = _shared(other.tokens[: other.prompt_length], sequence)
-        return other.in_prompt and shared > max(other.fed, 0) - other.fed % CHUNK
+        return other.in_prompt and shared > other.fed - other.fed % CHUNK
 
     def _begin(self, sequence: Sequence) -> None:
         """Give a request a slot: a fork of the longest prompt that begins alike, or an empty one."""
@@ -138,13 +143,19 @@ class Batcher:
             sequence.slot = self._fork(source, shared)
         else:
             shared, sequence.slot = 0, self._new_slot()
+        for prefix, slot in list(self._kept.items()):
+            if shared and slot == source:
+                self._kept.move_to_end(prefix)
         sequence.fed = sequence.held = shared
+        sequence.most = min(sequence.context, self.capacity)
         self._begun.append(sequence)
         if sequence.stream is not None:
             sequence.stream.cached_tokens = shared
 
     def _fits(self, sequence: Sequence) -> bool:
         """Make room for a request's next rows, if there is any to be made; else it is sent back to wait."""
+        if sequence.slot is None:
+            return False  # it has just made room for an older one
         needed = max(sequence.held, _room(sequence.fed + sequence.next_rows()))
         while self.used - sequence.held + needed > self.capacity:
             if self._kept:
@@ -159,6 +170,12 @@ class Batcher:
                 return False
         sequence.held = needed
         return True
+
+    def _too_long(self, tokens: int) -> str:
+        return (
+            f"The present pipeline holds {self.capacity:,} tokens at a time, but this prompt and its answer "
+            f"so far have {tokens:,}. Shorten the prompt, or let more machines join."
+        )
 
     def _fork(self, source: int | None, positions: int) -> int:
         slot = self._new_slot()

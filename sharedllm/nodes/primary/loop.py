@@ -30,7 +30,7 @@ from sharedllm.nodes.primary.ring import Connect, Down, Ring, Route
 from sharedllm.nodes.primary.routes import Routes
 from sharedllm.nodes.primary.sequence import Sequence
 from sharedllm.nodes.primary.watch import Watch
-from sharedllm.wire import BadFrame, Frame, Kind, LinkClosed, Note, StepMeta, encode
+from sharedllm.wire import BadFrame, Frame, Kind, LinkClosed, StepMeta, encode
 
 __all__ = ["Loop"]
 
@@ -61,7 +61,15 @@ class Loop(threading.Thread):
         self._dead: dict[str, float] = {}
         self._spare: Route | None = None
         self._watch = Watch()
+        self._opening: Ring | None = None
+        self._arriving: set[Sequence] = set()
+        self._lost_s: float | None = None
         self._stopping = False
+
+    @property
+    def requests(self) -> int:
+        """How many requests there are: on their way to the loop, waiting, or active."""
+        return len(self._arriving) + len(self.batcher.waiting) + len(self.batcher.active)
 
     @property
     def hopeful(self) -> bool:
@@ -70,7 +78,13 @@ class Loop(threading.Thread):
 
     def submit(self, sequence: Sequence) -> None:
         """Take a request."""
-        self._events.put(lambda: self.batcher.waiting.append(sequence))
+
+        def run() -> None:
+            self.batcher.waiting.append(sequence)
+            self._arriving.discard(sequence)
+
+        self._arriving.add(sequence)
+        self._events.put(run)
 
     def cancel(self, sequence: Sequence) -> None:
         """End a request; its memory is freed with the next step."""
@@ -104,6 +118,8 @@ class Loop(threading.Thread):
             self._fail_all(NoPipeline(sentence))
 
         self._events.put(run)
+        if (opening := self._opening) is not None:
+            opening.close()  # a worker may take minutes to load its layers
         if self.is_alive():
             self.join()
 
@@ -115,6 +131,7 @@ class Loop(threading.Thread):
             except Exception:
                 _log.exception("The ring's loop failed; the pipeline is opened anew")
                 self._leave("an error in this primary")
+                self._next_try_s = time.monotonic() + _RETRY_S
         if self.ring is not None:
             self.ring.close()
         self.routes.close()
@@ -166,21 +183,12 @@ class Loop(threading.Thread):
             self._in_flight[self._step] = Sent(step, time.monotonic(), time.perf_counter() - began_s)
             try:
                 for sequence in step.begun:
-                    self._note(ring, sequence)
+                    if sequence.slot is not None and sequence.ask.request_id:
+                        ring.note(sequence.slot, sequence.ask.request_id, len(sequence.tokens))
                 ring.send(frame)
             except LinkClosed as error:
                 self._lost(Down(ring, ring.route.members[0].node, "dead", str(error)))
                 return
-
-    def _note(self, ring: Ring, sequence: Sequence) -> None:
-        """Let every node's log say which request it works for."""
-        request = sequence.ask.request_id[:64]
-        if request and sequence.slot is not None:
-            extra = {"request_id": request, "pipeline": ring.route.pipeline, "slot": sequence.slot}
-            _log.info(
-                "%d prompt tokens, %d in all", sequence.prompt_length, len(sequence.tokens), extra=extra
-            )
-            ring.send(Frame(Kind.NOTE, self._epoch, meta=Note(sequence.slot, request).to_bytes()))
 
     def _result(self, ring: Ring, frame: Frame, arrived_s: float) -> None:
         """Take hidden states that came back; anything wrong with them is the last worker's fault."""
@@ -189,12 +197,15 @@ class Loop(threading.Thread):
         began_s = time.perf_counter()
         try:
             sent = self._in_flight.pop(frame.step, None)
-            meta, h_RD, traces = checked(frame, sent, self.model.ends.config.width)
+            meta, h_RD, traces = checked(frame, sent, self.model.ends.config)
         except BadFrame as error:
             self._lost(Down(ring, ring.route.members[-1].node, "garbage", str(error)))
             return
         assert sent is not None
         self._tell(sent.step, h_RD, traces)
+        if self._lost_s is not None and sent.step.readers:
+            metrics.failover_seconds.observe(time.monotonic() - self._lost_s)
+            self._lost_s = None
         here_s = time.perf_counter() - began_s + sent.here_s
         total_s = arrived_s - sent.sent_s + here_s
         self.pace.took(meta.hops, len(sent.step.tokens), sent.step.bulk_rows, total_s, here_s)
@@ -211,7 +222,7 @@ class Loop(threading.Thread):
             if sequence.life != life:
                 continue
             if sequence.trace is not None:
-                sequence.trace(logits_V, traces)
+                sequence.trace.set_result((logits_V, traces))
                 self.batcher.end(sequence)
                 continue
             sequence.accept(logits_V, token)
@@ -228,6 +239,7 @@ class Loop(threading.Thread):
         name = next((m.name for m in route.members if m.node == down.node), down.node[:8])
         _log.warning("lost %s (%s): %s", name, down.kind, down.sentence)
         self.failovers += 1
+        self._lost_s = time.monotonic() if self.batcher.active else None
         metrics.failovers.labels(down.kind).inc()
         for sequence in self.batcher.active:
             if sequence.stream is not None:
@@ -242,10 +254,10 @@ class Loop(threading.Thread):
         """Close the present pipeline; nothing that was in flight counts."""
         if self.ring is not None:
             self.ring.close()
-        self.ring, self._in_flight = None, {}
+            self._without_since_s = time.monotonic()
+        self.ring, self._in_flight, self._next_try_s = None, {}, 0.0
         self.sentence = f"A new pipeline is being opened: {why}."
         self.news = [*self.news[-19:], why]
-        self._without_since_s, self._next_try_s = time.monotonic(), 0.0
 
     def _establish(self) -> None:
         """Try once to open a pipeline: the spare if there is one, else what the coordinator plans."""
@@ -271,7 +283,9 @@ class Loop(threading.Thread):
             borders = {0, *(member.stop for member in route.members)}
             self._roundings = {layer: self.model.wire.name.lower() for layer in sorted(borders)}
         ring = Ring(dataclasses.replace(route, epoch=self._epoch), self._events)
+        self._opening = ring
         ring.open(self._connect, self.model.name, self.model.hash, self._roundings)
+        self._opening = None
         self.ring, self.pace = ring, Pace(len(route.members))
         self.routes.registered = route.pipeline
         self._watch = Watch()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import queue
 import socket
 import threading
@@ -21,7 +22,8 @@ from typing import Any
 from sharedllm.engines import greet
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import DialFailed
-from sharedllm.wire import Fault, Frame, Kind, Limits, Link, LinkClosed, Open, Opened, Pong
+from sharedllm.nodes.primary.sequence import CHUNK
+from sharedllm.wire import Fault, Frame, Kind, Limits, Link, LinkClosed, Note, Open, Opened, Pong
 
 __all__ = ["Connect", "Down", "Member", "Placed", "Ring", "Route"]
 
@@ -32,6 +34,7 @@ Connect = Callable[["Member"], socket.socket]
 """Reach a worker and be admitted there."""
 
 _OPEN_S = 120.0  # loading a span, and fetching it the first time, may take this long
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +130,12 @@ class Ring:
         """Send a step to the first worker. Raises ``LinkClosed``."""
         self._links[self.route.members[0].node].post(frame)
 
+    def note(self, slot: int, request_id: str, tokens: int) -> None:
+        """Let every node's log say whose ``tokens`` a slot holds. Raises ``LinkClosed``."""
+        extra = {"request_id": request_id[:64], "pipeline": self.route.pipeline, "slot": slot}
+        _log.info("%d tokens to compute", tokens, extra=extra)
+        self.send(Frame(Kind.NOTE, self.epoch, meta=Note(slot, request_id[:64]).to_bytes()))
+
     def ping(self) -> None:
         """Ask every worker whether it lives; answers appear in ``pongs`` and ``rtt_s``."""
         self._pinged_s = time.monotonic()
@@ -172,9 +181,11 @@ class Ring:
     ) -> None:
         try:
             sock = connect(member)
-            self.paths[member.node] = _path(sock, member)
             link = Link(sock, member.name, Limits())
             self._links[member.node] = link
+            self.paths[member.node] = _path(sock, member)
+            if self.closed:
+                raise DialFailed("the pipeline is no longer wanted.")
             greet(link)
             following = self._after(member)
             request = Open(
@@ -192,9 +203,12 @@ class Ring:
                 raise DialFailed(Fault.from_bytes(reply.meta).sentence)
             if reply.kind is not Kind.OPENED or reply.epoch != self.epoch:
                 raise DialFailed(f"it answered a request to open with {reply.kind.name}.")
-            self.opened[member.node] = Opened.from_bytes(reply.meta)
+            opened = self.opened[member.node] = Opened.from_bytes(reply.meta)
+            if opened.kv_tokens < CHUNK:
+                raise DialFailed(f"it has memory for {opened.kv_tokens} tokens only.")
         except (SharedLLMError, TimeoutError, OSError) as error:
             failures[member.node] = error if isinstance(error, SharedLLMError) else DialFailed(str(error))
+            self.close()  # the others may wait for this one
 
     def _after(self, member: Member) -> dict[str, Any] | None:
         """What ``member`` needs to reach the worker behind it; None for the last."""

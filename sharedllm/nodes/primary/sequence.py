@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ class Stream:
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Said | Exception] = asyncio.Queue()
+        self._deserted = False
 
     def __aiter__(self) -> Stream:
         return self
@@ -54,7 +56,9 @@ class Stream:
         try:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, said)
         except RuntimeError:  # its event loop is closed
-            self._cancel()
+            if not self._deserted:
+                self._deserted = True
+                self._cancel()
 
     def end(self, reason: str) -> None:
         """Tell the reader that nothing more comes."""
@@ -66,8 +70,8 @@ class Sequence:
     """A prompt and its continuation. ``fed`` positions were sent to the workers of the present pipeline.
 
     ``held`` is for how many they hold memory; ``life`` counts beginnings, so that a result for an earlier one
-    is known as such. ``trace``, if set, takes the logits and every layer's output at the last position,
-    instead of a token being chosen.
+    is known as such. ``most`` is where the text must end: the model's context, or what the pipeline holds.
+    ``trace``, if set, takes the logits and every layer's output at the last position, and no token is chosen.
 
     What goes next follows from these numbers alone: chunks of the prompt, then rows. A request that moves to
     other workers begins at 0 again, and the same rule replays it.
@@ -75,13 +79,14 @@ class Sequence:
 
     def __init__(self, ask: Ask, tokenizer: Tokenizer, context: int, number: int) -> None:
         self.ask, self.context, self.number = ask, context, number
+        self.most = context
         self.tokens = list(ask.prompt)
         self.prompt_length = len(ask.prompt)
         self.stream: Stream | None = None
         self.slot: int | None = None
         self.fed = self.held = 0
         self.life = 0
-        self.trace: Callable[[Tensor, Tensor], None] | None = None
+        self.trace: concurrent.futures.Future[tuple[Tensor, Tensor]] | None = None
         self._pieces: list[str] = []
         self._text = Continuation(0, len(ask.prompt), ask.sampling, tokenizer, self._said)
         self._last_s = time.monotonic()
@@ -118,7 +123,7 @@ class Sequence:
         token = likeliest if sampling.temperature == 0 else choose(logits_V, sampling, self._text.generator)
         now_s = time.monotonic()
         ms, self._last_s = 1e3 * (now_s - self._last_s), now_s
-        self._text.accept(token, self.context)
+        self._text.accept(token, self.most)
         piece, self._pieces = "".join(self._pieces), []
         ended_itself = len(self._text.tokens) == len(self.tokens) - self.prompt_length
         if not ended_itself:
@@ -140,6 +145,8 @@ class Sequence:
         """End with a sentence; what was said so far stays with the reader."""
         if self.stream is not None:
             self.stream.write(error)
+        if self.trace is not None and not self.trace.done():
+            self.trace.set_exception(error)
 
     def _said(self, index: int, token: int, piece: str) -> None:
         self._pieces.append(piece)

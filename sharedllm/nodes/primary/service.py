@@ -21,7 +21,7 @@ from sharedllm.nodes.primary.sequence import Sequence, Stream
 
 __all__ = ["Primary"]
 
-_WAITING = 64  # requests that may wait for a place
+_REQUESTS = 128  # computed or waiting at a time
 _EXPLAIN_S = 30.0
 _PROBE_S = 30.0
 
@@ -56,12 +56,10 @@ class Primary:
         if loop.ring is None and not loop.hopeful:
             raise NoPipeline(loop.sentence)
         self._check(ask.prompt)
-        if len(loop.batcher.waiting) >= _WAITING:
+        if loop.requests >= _REQUESTS:
             seconds = max(1.0, loop.pace.token_s() * 100)
             raise Busy(
-                f"{len(loop.batcher.active)} requests are being answered and {_WAITING} wait; "
-                f"try again in {seconds:.0f} s.",
-                seconds,
+                f"{_REQUESTS} requests are being answered or wait; try again in {seconds:.0f} s.", seconds
             )
         sequence = self._sequence(ask)
         stream = Stream(len(ask.prompt), lambda: loop.cancel(sequence))
@@ -136,7 +134,7 @@ class Primary:
         """Take no more requests, let those that run finish for ``grace_s``, end the rest with a sentence."""
         self.draining = True
         until_s = time.monotonic() + grace_s
-        while (self.loop.batcher.active or self.loop.batcher.waiting) and time.monotonic() < until_s:
+        while self.loop.requests and time.monotonic() < until_s:
             time.sleep(0.05)
         self.loop.stop("This primary was shut down; what it said so far stands. Ask again in a minute.")
 
@@ -154,20 +152,22 @@ class Primary:
                 f"The prompt has {len(prompt):,} tokens; the present pipeline takes {most:,} and an answer. "
                 "Shorten it."
             )
+        vocab_size = self.loop.model.ends.config.vocab_size
+        outside = [token for token in prompt if not 0 <= token < vocab_size]
+        if outside:
+            raise BadPrompt(
+                f"The prompt holds token {outside[0]}, but this model's vocabulary has {vocab_size:,} tokens."
+            )
 
     def _traced(self, prompt: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Send a prompt through and return its last logits, and its states from the embedding upwards."""
         done: concurrent.futures.Future[tuple[Tensor, Tensor]] = concurrent.futures.Future()
         sequence = self._sequence(Ask(prompt, Sampling(max_tokens=1)))
-
-        def trace(logits_V: Tensor, traces: Tensor) -> None:
-            if not done.done():
-                done.set_result((logits_V, torch.cat((self.loop.model.ends.embed(prompt[-1:]), traces))))
-
-        sequence.trace = trace
+        sequence.trace = done
         self.loop.submit(sequence)
         try:
-            return done.result(_EXPLAIN_S)
+            logits_V, traces = done.result(_EXPLAIN_S)
+            return logits_V, torch.cat((self.loop.model.ends.embed(prompt[-1:]), traces))
         except concurrent.futures.TimeoutError:
             self.loop.cancel(sequence)
             raise NoPipeline(f"No token came back within {_EXPLAIN_S:.0f} s. {self.loop.sentence}") from None
