@@ -1,0 +1,64 @@
+"""Asking a primary, from an event loop, as the API does."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from sharedllm.model import Sampling
+from sharedllm.nodes.api.service import Ask, Said
+from sharedllm.nodes.primary import Primary, Stream
+from tests.unit.nodes.primary.threads import DEADLINE_S, Place
+
+GREEDY = Sampling(max_tokens=24)
+CHANCE = Sampling(max_tokens=24, temperature=1.0, seed=7)
+
+
+@dataclasses.dataclass
+class Told:
+    """What a reader heard, and how it ended."""
+
+    said: list[Said]
+    stream: Stream
+    error: Exception | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        return [said.token for said in self.said if said.token >= 0]
+
+    @property
+    def text(self) -> str:
+        return "".join(said.piece for said in self.said)
+
+
+def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
+    """A prompt of so many tokens; another seed is another prompt from its first token on."""
+    return tuple(1 + (7 * i * i + 13 * i + 31 * seed) % 300 for i in range(length))
+
+
+async def tell(primary: Primary, asked: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0) -> Told:
+    """Ask and read to the end."""
+    told = Told([], primary.submit(Ask(asked, sampling, top, "request-1")))
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            async for said in told.stream:
+                told.said.append(said)
+    except TimeoutError:
+        raise
+    except Exception as error:
+        told.error = error
+    return told
+
+
+def ask(place: Place, *prompts: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0) -> list[Told]:
+    """Ask for all of these side by side, and read all answers."""
+
+    async def run() -> list[Told]:
+        return await asyncio.gather(*(tell(place.primary, asked, sampling, top) for asked in prompts))
+
+    return asyncio.run(run())
+
+
+def one(place: Place, asked: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0) -> Told:
+    """Ask for one answer."""
+    return ask(place, asked, sampling=sampling, top=top)[0]
