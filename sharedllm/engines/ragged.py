@@ -52,13 +52,20 @@ class Ragged(Place):
                 keys, values = keys_KSC[None, :, : written.stop], values_KSC[None, :, : written.stop]
                 out_BHTC[:, :, rows] = _together(q_BHTC[:, :, rows], keys, values, mask)
             else:
-                for i in range(segment.rows):
-                    seen = slice(0, segment.start + i + 1)
-                    out_BHTC[0, :, at + i] = _alone(
-                        q_BHTC[0, :, at + i], keys_KSC[:, seen], values_KSC[:, seen]
-                    )
+                self._each_alone(out_BHTC, q_BHTC, at, segment, keys_KSC, values_KSC)
             at = rows.stop
         return out_BHTC
+
+    def _each_alone(
+        self, out: Tensor, q: Tensor, at: int, segment: Segment, keys_KSC: Tensor, values_KSC: Tensor
+    ) -> None:
+        """Attention of rows one by one, on one thread: on several PyTorch splits it, and adds otherwise."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        for i in range(segment.rows):
+            seen = slice(0, segment.start + i + 1)
+            out[0, :, at + i] = _alone(q[0, :, at + i], keys_KSC[:, seen], values_KSC[:, seen])
+        torch.set_num_threads(threads)
 
 
 def _together(q_BHTC: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -74,10 +81,10 @@ def _together(q_BHTC: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None)
 
 
 def _alone(q_HC: Tensor, keys_KSC: Tensor, values_KSC: Tensor) -> Tensor:
-    """Attention of one row: PyTorch's own splits it by threads, and then adds in another order."""
-    q_KGC = q_HC.view(len(keys_KSC), -1, q_HC.shape[-1]) * q_HC.shape[-1] ** -0.5
-    weights_KGS = torch.softmax(q_KGC @ keys_KSC.transpose(1, 2), dim=-1)
-    return (weights_KGS @ values_KSC).view_as(q_HC)
+    """Attention of one row."""
+    grouped = len(q_HC) != len(keys_KSC)
+    q, k, v = q_HC[None, :, None], keys_KSC[None], values_KSC[None]
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)[0, :, 0]
 
 
 def _mask(segment: Segment) -> Tensor | None:
