@@ -209,13 +209,13 @@ class Engine:
 
     def _follow(self, session: Session, following: dict[str, Any]) -> None:
         """Take the place before the next worker. Raises ``NotServed``, or what ``dial`` raises."""
-        session.following = link = Link(self._dial(following), "the next worker", _UNOPENED)
         attach = Attach(session.opened.pipeline, session.opened.stop)
         try:
+            session.following = link = Link(self._dial(following), "the next worker", _UNOPENED)
             greet(link)
             link.post(Frame(Kind.ATTACH, session.epoch, meta=attach.to_bytes()))
             reply = link.receive(_ATTACH_S)
-        except (LinkClosed, BadFrame, TimeoutError) as error:
+        except (LinkClosed, BadFrame, OSError) as error:
             raise NotServed(f"The next worker did not take the pipeline: {error}") from error
         if reply.kind is not Kind.ATTACHED:
             said = Fault.from_bytes(reply.meta).sentence if reply.kind is Kind.FAULT else reply.kind.name

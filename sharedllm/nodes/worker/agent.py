@@ -48,7 +48,6 @@ class _Agent:
         self.memory_bytes = settings.memory_bytes or int(psutil.virtual_memory().available * _MEMORY_SHARE)
         self.endpoints = list(settings.endpoints)
         self.started = time.time()
-        self.traffic = {"in_bytes": 0, "out_bytes": 0}
         self.revoked: set[str] = set()
         self.paused = self.draining = False
         self.relay: Relay | None = None
@@ -128,7 +127,7 @@ class _Agent:
             "sessions": news.sessions,
             "kv_bytes": news.kv_bytes,
             "weights_bytes": news.weights_bytes,
-            "traffic": dict(self.traffic),
+            "traffic": {"in_bytes": news.in_bytes, "out_bytes": news.out_bytes},
             "draining": self.draining,
             "version": sharedllm.__version__,
         }
@@ -173,8 +172,6 @@ class _Agent:
         if event.kind == "admitted":
             metrics.proxy_handshakes.inc()
         elif event.kind == "ended":
-            self.traffic["in_bytes"] += event.in_bytes
-            self.traffic["out_bytes"] += event.out_bytes
             metrics.proxy_bytes.labels("in").inc(event.in_bytes)
             metrics.proxy_bytes.labels("out").inc(event.out_bytes)
         else:

@@ -88,13 +88,15 @@ def _dial(state: Path, following: dict[str, Any]) -> socket.socket:
 
 
 def _tell(engine: Engine, speed: float) -> None:
-    sessions = engine.sessions
+    sessions, (received, sent) = engine.sessions, engine.traffic_bytes
     news = {
         "sessions": len(sessions),
         "kv_bytes": sessions.kv_bytes,
         "weights_bytes": sessions.weights_bytes,
         "steps": engine.steps_done,
         "read_bytes_per_s": speed,
+        "in_bytes": received,
+        "out_bytes": sent,
     }
     print(json.dumps(news), flush=True)
 

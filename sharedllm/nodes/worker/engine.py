@@ -41,6 +41,8 @@ class News:
     weights_bytes: int = 0
     steps: int = 0
     read_bytes_per_s: float = 0.0
+    in_bytes: int = 0
+    out_bytes: int = 0
 
 
 class EngineProcess:
