@@ -29,12 +29,13 @@ class Heard:
 
 
 class Request(Sequence):
-    """A sequence that may be waited for without an event loop."""
+    """A sequence that may be waited for without an event loop; ``speaks`` is set with its first token."""
 
     def __init__(
         self, prompt: tuple[int, ...], sampling: Sampling, tokenizer: Tokenizer, context: int, number: int
     ) -> None:
         super().__init__(Ask(prompt, sampling), tokenizer, context, number)
+        self.speaks = threading.Event()
         self._bits: list[str] = []
         self._times_s = [time.monotonic()]
         self._done = threading.Event()
@@ -45,6 +46,7 @@ class Request(Sequence):
         self._bits.append(hashlib.sha256(logits_V.contiguous().numpy().data).hexdigest())
         self._times_s.append(time.monotonic())
         super().accept(logits_V, likeliest)
+        self.speaks.set()
         if self.finish_reason:
             self._done.set()
 

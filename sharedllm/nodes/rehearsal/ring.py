@@ -104,10 +104,18 @@ class Rehearsal:
         return self.ask(prompt, sampling).heard(_ANSWER_S)
 
     def answers(
-        self, asked: Iterable[tuple[Sequence[int], Sampling]], deadline_s: float
+        self, asked: Iterable[tuple[Sequence[int], Sampling]], deadline_s: float, apart_s: float = 0.0
     ) -> list[Heard | None]:
-        """Answer several prompts side by side; None for one that failed or was not answered in time."""
-        requests = [self.ask(prompt, sampling) for prompt, sampling in asked]
+        """Answer prompts side by side: at once, or ``apart_s`` after each other once the first speaks.
+
+        None stands for one that failed, or was not answered ``deadline_s`` after the one before.
+        """
+        requests: list[Request] = []
+        for prompt, sampling in asked:
+            if requests and apart_s:
+                requests[0].speaks.wait(deadline_s)
+                time.sleep(apart_s)
+            requests.append(self.ask(prompt, sampling))
         heard: list[Heard | None] = []
         for request in requests:
             try:

@@ -98,6 +98,14 @@ def test_requests_side_by_side_share_steps(undisturbed: Heard) -> None:
     assert heard[0] == undisturbed
 
 
+def test_a_request_may_begin_once_another_speaks(undisturbed: Heard) -> None:
+    with Rehearsal("toy", [HALVES]) as ring:
+        heard = ring.answers([(PROMPT, SHORT), (PROMPT[::-1], SHORT)], 60, apart_s=1e-3)
+        first, *_ = [company for company in ring.loop.companies if company]
+    assert first == (1,)
+    assert heard[0] == undisturbed
+
+
 def test_the_wire_is_the_one_that_was_asked_for(undisturbed: Heard) -> None:
     heard, loop = answered(wire="fp32")
     assert loop.model.wire.name == "FP32"
