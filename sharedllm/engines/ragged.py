@@ -62,10 +62,12 @@ class Ragged(Place):
         """Attention of rows one by one, on one thread: on several PyTorch splits it, and adds otherwise."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        for i in range(segment.rows):
-            seen = slice(0, segment.start + i + 1)
-            out[0, :, at + i] = _alone(q[0, :, at + i], keys_KSC[:, seen], values_KSC[:, seen])
-        torch.set_num_threads(threads)
+        try:
+            for i in range(segment.rows):
+                seen = slice(0, segment.start + i + 1)
+                out[0, :, at + i] = _alone(q[0, :, at + i], keys_KSC[:, seen], values_KSC[:, seen])
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _together(q_BHTC: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,6 +7,8 @@ token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from sharedllm.model.config import Config
 from sharedllm.model.projection import Projection, join, pack, project, project_all
 
 __all__ = ["MixtureOfExperts", "SwiGLU"]
+
+_LANES = 32  # PyTorch computes so many elements, or a power of two below, at a time; a rest one by one
+_SERIAL = 1 << 14  # up to so many elements it uses one thread
 
 
 class SwiGLU(nn.Module):
@@ -25,11 +30,12 @@ class SwiGLU(nn.Module):
         self.gate: nn.Module = Projection(config.width, config.hidden)
         self.up: nn.Module = Projection(config.width, config.hidden)
         self.down: nn.Module = Projection(config.hidden, config.width)
+        self._silu: Callable[[Tensor], Tensor] = F.silu
 
     def forward(self, h_BTD: Tensor) -> Tensor:
         """Apply the gated unit to each position."""
         gate_BTF, up_BTF = project_all(h_BTD, self.gate, self.up)
-        down_BTD: Tensor = self.down(F.silu(gate_BTF) * up_BTF)
+        down_BTD: Tensor = self.down(self._silu(gate_BTF) * up_BTF)
         return down_BTD
 
     def join(self) -> None:
@@ -40,6 +46,7 @@ class SwiGLU(nn.Module):
         """Serve from now on: see ``PackedProjection``."""
         self.gate, self.up = pack(self.gate, self.up)
         (self.down,) = pack(self.down)
+        self._silu = _steady_silu
 
 
 class MixtureOfExperts(nn.Module):
@@ -55,6 +62,7 @@ class MixtureOfExperts(nn.Module):
         expand = (config.experts, config.hidden, config.width)
         self.router: nn.Module = Projection(config.width, config.experts)
         self._fewest = 1
+        self._silu: Callable[[Tensor], Tensor] = F.silu
         self.gate_EFD = nn.Parameter(torch.empty(expand))
         self.up_EFD = nn.Parameter(torch.empty(expand))
         self.down_EDF = nn.Parameter(torch.empty(config.experts, config.width, config.hidden))
@@ -75,7 +83,7 @@ class MixtureOfExperts(nn.Module):
         experts = zip(
             groups, self.gate_EFD.unbind(), self.up_EFD.unbind(), self.down_EDF.unbind(), strict=True
         )
-        out_MD = torch.cat([_computed(*each, fewest=self._fewest) for each in experts if len(each[0])])
+        out_MD = torch.cat([self._computed(*each) for each in experts if len(each[0])])
         back_M = torch.empty_like(order_M).index_copy_(
             0, order_M, torch.arange(len(order_M), device=order_M.device)
         )
@@ -84,10 +92,25 @@ class MixtureOfExperts(nn.Module):
     def pack(self) -> None:
         """Serve from now on: a token's result no longer depends on which others chose its expert."""
         (self.router,) = pack(self.router)
-        self._fewest = 2
+        self._fewest, self._silu = 2, _steady_silu
+
+    def _computed(self, group_MD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+        """One expert's SwiGLU of its group of tokens, computed over at least ``_fewest`` rows."""
+        enough = len(group_MD) >= self._fewest
+        rows = group_MD if enough else group_MD.expand(self._fewest, -1).contiguous()
+        out_MD = project(self._silu(project(rows, gate_FD)) * project(rows, up_FD), down_DF)
+        return out_MD[: len(group_MD)]
 
 
-def _computed(group_MD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, fewest: int) -> Tensor:
-    """One expert's SwiGLU of its group of tokens, computed over at least ``fewest`` rows."""
-    rows = group_MD if len(group_MD) >= fewest else group_MD.expand(fewest, -1).contiguous()
-    return project(F.silu(project(rows, gate_FD)) * project(rows, up_FD), down_DF)[: len(group_MD)]
+def _steady_silu(x: Tensor) -> Tensor:
+    """``F.silu``, with the same bits for an element wherever it stands.
+
+    PyTorch's exponential differs in the last bit between its vectors and what is left over at the end of a
+    tensor, or of a thread's part of it.
+    """
+    rest = -x.shape[-1] % _LANES
+    if not rest and x.numel() <= _SERIAL:
+        return F.silu(x)
+    whole = F.pad(x, (0, rest))
+    parts = [F.silu(part) for part in torch.split(whole.reshape(-1), _SERIAL)]
+    return torch.cat(parts).view_as(whole)[..., : x.shape[-1]]

@@ -134,7 +134,7 @@ class PackedProjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by the transposed weight."""
         rows = x.reshape(-1, self.inputs)
-        several = rows if len(rows) >= self._fewest else rows.expand(2, -1).contiguous()
+        several = rows if len(rows) != 1 else rows.expand(self._fewest, -1).contiguous()
         return _multiplied(several, self._packed)[: len(rows)].view(*x.shape[:-1], self.outputs)
 
 

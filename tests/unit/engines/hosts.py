@@ -73,10 +73,10 @@ class Host:
         path, sock = following["path"], socket.socket(socket.AF_UNIX)
         try:
             sock.connect(path)
+            _admit(sock, following["admission"])
         except OSError:
             sock.close()
             raise
-        _admit(sock, following["admission"])
         return sock
 
 

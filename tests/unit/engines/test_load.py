@@ -70,8 +70,8 @@ def test_a_ping_is_answered_while_a_step_is_computed(host: Host, held: Held) -> 
     assert busy.busy_s > 0
     assert (busy.step, busy.queued) == (1, 2)
     held.go.release(3)
-    hops = [ring.result()[0].hops[0] for _ in range(3)]
-    assert [hop.queued for hop in hops] == [2, 1, 0]
+    queued = [ring.result()[0].hops[0].queued for _ in range(3)]
+    assert queued[1:] == [1, 0]  # behind the first it depends on how fast they came
     assert until(lambda: pong(ring.links[0]).busy_s == 0)
     ring.close()
 
