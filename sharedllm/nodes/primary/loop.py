@@ -16,6 +16,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class Loop(threading.Thread):
         self.pace = Pace(0)
         self.sentence = "The pipeline is being opened for the first time."
         self.failovers = self.tokens = 0
-        self.news: list[str] = []
+        self.news: deque[str] = deque(maxlen=20)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_flight: dict[int, Sent] = {}
         self._step = self._epoch = 0
@@ -63,8 +64,7 @@ class Loop(threading.Thread):
         self._watch = Watch()
         self._opening: Ring | None = None
         self._arriving: set[Sequence] = set()
-        self._lost_s: float | None = None
-        self._stopping = False
+        self._lost_s, self._stopping = 0.0, False
 
     @property
     def requests(self) -> int:
@@ -100,11 +100,9 @@ class Loop(threading.Thread):
         """Move to ``route``, where requests are replayed; of the present one only the spares are taken."""
 
         def run() -> None:
-            if self.ring is None:
-                return
-            if [(m.node, m.start, m.stop) for m in route.members] == self.ring.spans:
+            if self.ring is not None and route.spans == self.ring.route.spans:
                 self.ring.route = dataclasses.replace(self.ring.route, spares=route.spares)
-            else:
+            elif self.ring is not None:
                 self._leave("moving to a better one")
                 self._spare = route
 
@@ -203,9 +201,9 @@ class Loop(threading.Thread):
             return
         assert sent is not None
         self._tell(sent.step, h_RD, traces)
-        if self._lost_s is not None and sent.step.readers:
+        if self._lost_s and sent.step.readers:
             metrics.failover_seconds.observe(time.monotonic() - self._lost_s)
-            self._lost_s = None
+            self._lost_s = 0.0
         here_s = time.perf_counter() - began_s + sent.here_s
         total_s = arrived_s - sent.sent_s + here_s
         self.pace.took(meta.hops, len(sent.step.tokens), sent.step.bulk_rows, total_s, here_s)
@@ -239,7 +237,7 @@ class Loop(threading.Thread):
         name = next((m.name for m in route.members if m.node == down.node), down.node[:8])
         _log.warning("lost %s (%s): %s", name, down.kind, down.sentence)
         self.failovers += 1
-        self._lost_s = time.monotonic() if self.batcher.active else None
+        self._lost_s = time.monotonic() if self.batcher.active else 0.0
         metrics.failovers.labels(down.kind).inc()
         for sequence in self.batcher.active:
             if sequence.stream is not None:
@@ -257,7 +255,7 @@ class Loop(threading.Thread):
             self._without_since_s = time.monotonic()
         self.ring, self._in_flight, self._next_try_s = None, {}, 0.0
         self.sentence = f"A new pipeline is being opened: {why}."
-        self.news = [*self.news[-19:], why]
+        self.news.append(why)
 
     def _establish(self) -> None:
         """Try once to open a pipeline: the spare if there is one, else what the coordinator plans."""
@@ -292,7 +290,7 @@ class Loop(threading.Thread):
         self.batcher.opened(ring.capacity)
         self.sentence = "The pipeline is open."
         where = ", ".join(f"{m.name} layers {m.start}–{m.stop - 1}" for m in route.members)
-        self.news = [*self.news[-19:], f"pipeline {self._epoch}: {where}"]
+        self.news.append(f"pipeline {self._epoch}: {where}")
         _log.info("pipeline %d is open: %s", self._epoch, where)
 
     def _fail_all(self, error: SharedLLMError) -> None:

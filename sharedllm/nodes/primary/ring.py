@@ -63,6 +63,11 @@ class Route:
     left_out: tuple[tuple[str, str], ...] = ()
     spares: Mapping[str, Route] = dataclasses.field(default_factory=dict)
 
+    @property
+    def spans(self) -> list[Placed]:
+        """Who computes which layers."""
+        return [(member.node, member.start, member.stop) for member in self.members]
+
 
 @dataclasses.dataclass(frozen=True)
 class Down:
@@ -110,11 +115,6 @@ class Ring:
             threading.Thread(
                 target=self._read, args=(member,), name=f"from {member.name}", daemon=True
             ).start()
-
-    @property
-    def spans(self) -> list[Placed]:
-        """Who computes which layers."""
-        return [(member.node, member.start, member.stop) for member in self.route.members]
 
     @property
     def capacity(self) -> int:

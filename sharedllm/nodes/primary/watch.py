@@ -66,7 +66,7 @@ class Watch:
         report = {"worker": member.node, "kind": "slow", "detail": detail, "speeds": _speeds(ring, pace)}
         present_s = pace.token_s()
         routes.report(report)
-        routes.improve(ring.spans, lambda spans, token_s: token_s < _BETTER * present_s, then)
+        routes.improve(ring.route.spans, lambda spans, token_s: token_s < _BETTER * present_s, then)
 
     def tend(self, ring: Ring, pace: Pace, routes: Routes, then: Then, idle: bool, tokens: int) -> None:
         """Now and then: report how it goes, and while nothing is to do ask for something better.
@@ -86,9 +86,9 @@ class Watch:
             predicted_s = ring.route.token_s
 
             def better(spans: list[Placed], token_s: float) -> bool:
-                return idle and (len(spans) > len(ring.spans) or token_s < _BETTER * predicted_s)
+                return idle and (len(spans) > len(ring.route.spans) or token_s < _BETTER * predicted_s)
 
-            routes.improve(ring.spans, better, then, refresh=stale)
+            routes.improve(ring.route.spans, better, then, refresh=stale)
 
 
 def _speeds(ring: Ring, pace: Pace) -> dict[str, float]:
