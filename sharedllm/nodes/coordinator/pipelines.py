@@ -200,8 +200,11 @@ class Pipelines:
         """Note what was measured, and bring a spare into use with its first report."""
         measured = dict(row.measured)
         measured["tokens"] = measured.get("tokens", 0) + report.tokens
-        if report.token_s is not None:
-            measured["token_s"] = report.token_s
+        for name in ("token_s", "floor_s"):
+            if getattr(report, name) is not None:
+                measured[name] = getattr(report, name)
+        if report.speeds:
+            measured["speeds"] = report.speeds
         if report.hops_ms:
             measured["hops_ms"] = report.hops_ms
         family = pipelines.c.family == row.family

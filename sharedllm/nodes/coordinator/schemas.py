@@ -163,7 +163,7 @@ class PipelineReport(_Strict):
 
     ``speeds``: seconds per layer that each worker computed (waiting excluded); ``hops_ms``: milliseconds on
     the way into each node; ``tokens``: generated since the last report; ``token_s``: measured seconds per
-    token of one stream.
+    token of one stream; ``floor_s``: what it would be at best, as the primary measured its parts.
     """
 
     worker: NodeId | None = None
@@ -173,6 +173,7 @@ class PipelineReport(_Strict):
     hops_ms: Annotated[dict[str, Seconds], Field(max_length=64)] = {}
     tokens: Annotated[int, Field(ge=0, le=10**9)] = 0
     token_s: Speed | None = None
+    floor_s: Speed | None = None
 
     @model_validator(mode="after")
     def _blames_someone(self) -> PipelineReport:

@@ -160,13 +160,14 @@ def _state(node: Node, left_s: float, banned: str | None, paused: bool) -> tuple
 def _pipeline(row: Row[Any], registry: Registry) -> dict[str, Any]:
     plan, measured = row.plan, row.measured
     token_s, hops_ms = measured.get("token_s"), measured.get("hops_ms", {})
+    floor_s, speeds = measured.get("floor_s", plan["floor_s"]), measured.get("speeds", {})
     spans = [
         {
             "node": worker,
             "name": registry.name(worker),
             "start": start,
             "stop": stop,
-            "compute_ms": 1_000 * compute_s,
+            "compute_ms": 1_000 * (speeds[worker] * (stop - start) if worker in speeds else compute_s),
             "hop_ms": hops_ms.get(worker, 1_000 * hop_s),
         }
         for (worker, start, stop), compute_s, hop_s in zip(
@@ -183,10 +184,10 @@ def _pipeline(row: Row[Any], registry: Registry) -> dict[str, Any]:
         "age_s": registry.clock() - row.created_s,
         "spans": spans,
         "predicted_token_s": plan["token_s"],
-        "floor_s": plan["floor_s"],
+        "floor_s": floor_s,
         "token_s": token_s,
         "tokens_per_s": 1 / token_s if token_s else None,
-        "floor_percent": 100 * plan["floor_s"] / token_s if token_s else None,
+        "floor_percent": 100 * floor_s / token_s if token_s else None,
         "tokens": measured.get("tokens", 0),
         "left_out": plan["left_out"],
         "note": plan["note"],

@@ -78,7 +78,8 @@ class Watch:
             fresh, self._reported_s, self._tokens = tokens - self._tokens, now_s, tokens
             hops_ms = {m.node: 1e3 * pace.hop_s() for m in ring.route.members}
             report = {"kind": "ok", "speeds": _speeds(ring, pace), "hops_ms": hops_ms, "tokens": fresh}
-            routes.report({**report, "token_s": pace.token_s()})
+            floor_s = pace.floor_s(ring.hop_rtt_s()) or None
+            routes.report({**report, "token_s": pace.token_s(), "floor_s": floor_s})
         stale = now_s - self._opened_s > _REFRESH_S
         if now_s - self._asked_s >= (_ASK_S if idle else _REFRESH_S):
             self._asked_s = now_s
