@@ -94,6 +94,7 @@ class _Punctual(H11Protocol):
         # kept in the state that all connections of one server share, oldest first
         shared = vars(self.server_state)
         self._waiting: dict[_Punctual, asyncio.TimerHandle] = shared.setdefault("waiting", {})
+        self._served = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -106,6 +107,7 @@ class _Punctual(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._served = True
         if not self.transport.is_closing() and self.cycle.response_complete:
             self._wait()
 
@@ -117,7 +119,8 @@ class _Punctual(H11Protocol):
         self._stop_waiting()
         self._waiting[self] = self.loop.call_later(HEAD_S, self.transport.abort)
         if len(self._waiting) > MAX_WAITING:
-            oldest = next(iter(self._waiting))
+            # a client that was served before and may come again is the last to go
+            oldest = min(self._waiting, key=lambda waiting: waiting._served)
             oldest._stop_waiting()  # its loss is heard of later, and the next to come must not count it
             oldest.transport.abort()
 

@@ -37,7 +37,6 @@ __all__ = ["Loop"]
 
 _RETRY_S = 0.5
 _GIVE_UP_S = 30.0
-_BAN_S = 9.0
 _log = logging.getLogger(__name__)
 
 
@@ -47,20 +46,16 @@ class Loop(threading.Thread):
     def __init__(self, model: Model, routes: Routes, connect: Connect) -> None:
         super().__init__(name="ring", daemon=True)
         self.model, self.routes, self._connect = model, routes, connect
-        self.batcher = Batcher()
+        self.batcher, self.pace = Batcher(), Pace(0)
         self.ring: Ring | None = None
-        self.pace = Pace(0)
         self.sentence = "The pipeline is being opened for the first time."
         self.failovers = self.tokens = 0
         self.news: deque[str] = deque(maxlen=20)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._in_flight: dict[int, Sent] = {}
         self._step = self._epoch = 0
-        self._without_since_s = time.monotonic()
-        self._next_try_s = 0.0
+        self._without_since_s, self._next_try_s = time.monotonic(), 0.0
         self._roundings: dict[int, str] = {}
-        self._dead: dict[str, float] = {}
-        self._spare: Route | None = None
         self._watch = Watch()
         self._opening: Ring | None = None
         self._arriving: set[Sequence] = set()
@@ -104,7 +99,18 @@ class Loop(threading.Thread):
                 self.ring.route = dataclasses.replace(self.ring.route, spares=route.spares)
             elif self.ring is not None:
                 self._leave("moving to a better one")
-                self._spare = route
+                self.routes.spare = route
+
+        self._events.put(run)
+
+    def banish(self, nodes: set[str]) -> None:
+        """Leave workers that were revoked; tokens no longer pass through them."""
+
+        def run() -> None:
+            ring = self.ring
+            gone = [] if ring is None else [m for m in ring.route.members if m.node in nodes]
+            if ring is not None and gone:
+                self._lost(Down(ring, gone[0].node, "leaving", f"{gone[0].name} was revoked."))
 
         self._events.put(run)
 
@@ -242,8 +248,8 @@ class Loop(threading.Thread):
         for sequence in self.batcher.active:
             if sequence.stream is not None:
                 sequence.stream.failovers += 1
-        self._dead[down.node] = time.monotonic() + _BAN_S
-        self._spare = route.spares.get(down.node)
+        self.routes.ban(down.node)
+        self.routes.spare = route.spares.get(down.node)
         if down.kind != "leaving":
             self.routes.report({"worker": down.node, "kind": down.kind, "detail": down.sentence[:400]})
         self._leave(f"{name} was lost ({down.kind})")
@@ -259,19 +265,14 @@ class Loop(threading.Thread):
 
     def _establish(self) -> None:
         """Try once to open a pipeline: the spare if there is one, else what the coordinator plans."""
-        now_s = time.monotonic()
-        self._dead = {node: until for node, until in self._dead.items() if until > now_s}
         try:
-            route, self._spare = self._spare, None
-            if route is None or any(member.node in self._dead for member in route.members):
-                route = self.routes.ask(set(self._dead))
-            self._open(route)
+            self._open(self.routes.choose())
         except SharedLLMError as error:
             if isinstance(error, DialFailed) and len(error.args) > 1:
-                self._dead[error.args[1]] = now_s + _BAN_S
+                self.routes.ban(error.args[1])
             self.sentence = str(error.args[0])
-            self._next_try_s = now_s + _RETRY_S
-            if now_s - self._without_since_s > _GIVE_UP_S:
+            self._next_try_s = time.monotonic() + _RETRY_S
+            if not self.hopeful:
                 self._fail_all(NoPipeline(self.sentence))
 
     def _open(self, route: Route) -> None:
@@ -283,10 +284,9 @@ class Loop(threading.Thread):
         ring = Ring(dataclasses.replace(route, epoch=self._epoch), self._events)
         self._opening = ring
         ring.open(self._connect, self.model.name, self.model.hash, self._roundings)
-        self._opening = None
-        self.ring, self.pace = ring, Pace(len(route.members))
+        self.ring, self._opening = ring, None
+        self.pace, self._watch = Pace(len(route.members)), Watch()
         self.routes.registered = route.pipeline
-        self._watch = Watch()
         self.batcher.opened(ring.capacity)
         self.sentence = "The pipeline is open."
         where = ", ".join(f"{m.name} layers {m.start}–{m.stop - 1}" for m in route.members)

@@ -84,7 +84,12 @@ class Pace:
         return statistics.median(self._tokens) if self._tokens else 0.0
 
     def floor_s(self, rtt_s: Sequence[float]) -> float:
-        """The least time per token: computing at its best, and half of each hop's best round trip."""
+        """The least time per token: computing at its best, and half of each hop's best round trip.
+
+        Never more than the fastest token took: a round trip may have been measured while others waited.
+        """
         hops_s = sum(rtt_s) / len(rtt_s) / 2 * (len(self._spans) + 1) if rtt_s else 0.0
         best_s = [best.get(1, 0.0) for best in self._best]
-        return sum(best_s) + min(self._here, default=0.0) + hops_s if best_s and all(best_s) else 0.0
+        if not (self._tokens and all(best_s)):
+            return 0.0
+        return min(sum(best_s) + min(self._here) + hops_s, *self._tokens)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ __all__ = ["Coordinator", "Routes", "Then", "route_from"]
 Then = Callable[[Route], None]
 
 _ASK_S = 2.0
+_BAN_S = 9.0
 _log = logging.getLogger(__name__)
 
 
@@ -44,13 +46,31 @@ class Routes:
     """Asks for routes for one model; ``wish`` is the model's and the objective's part of each request.
 
     ``registered`` is the pipeline that the coordinator keeps for this primary: the last answer, or a spare
-    that is in use.
+    that is in use. ``spare`` is what ``choose`` takes first.
     """
 
     def __init__(self, coordinator: Coordinator, wish: Mapping[str, Any]) -> None:
         self._coordinator, self._wish = coordinator, dict(wish)
         self.away = False
         self.registered: str | None = None
+        self.spare: Route | None = None
+        self._dead: dict[str, float] = {}
+
+    def ban(self, node: str) -> None:
+        """Leave a worker out for as long as a lease."""
+        self._dead[node] = time.monotonic() + _BAN_S
+
+    def choose(self) -> Route:
+        """The spare, if there is one without banned workers, else what the coordinator plans now.
+
+        Raises what ``ask`` raises.
+        """
+        now_s = time.monotonic()
+        self._dead = {node: until_s for node, until_s in self._dead.items() if until_s > now_s}
+        route, self.spare = self.spare, None
+        if route is None or any(member.node in self._dead for member in route.members):
+            return self.ask(set(self._dead))
+        return route
 
     def ask(self, banned: set[str]) -> Route:
         """A route now. Raises ``NoPipeline`` (a sentence for people) and ``CoordinatorAway``."""

@@ -88,7 +88,11 @@ def serve(settings: PrimarySettings) -> None:
 
     app = create_app(primary, api_key=key, allowed_hosts=["*"] if key else ())
     server = make_server(app, host=settings.host, port=settings.port, drain_s=_DRAIN_S, ready=ready)
-    heartbeat = Heartbeat(client, lambda: _report(settings, primary, started, urls[0]), lambda reply: None)
+    heartbeat = Heartbeat(
+        client,
+        lambda: _report(settings, primary, started, urls[0]),
+        lambda reply: loop.banish(set(reply["revoked"])),
+    )
     heartbeat.start()
     loop.start()
     try:
