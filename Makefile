@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # Torch's threads wait asleep: spinning, they slow every other program and themselves (see cli/main.py)
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help demo test check bets book clean
+.PHONY: help demo test check bets book clean browser
 help:
 	@echo "make demo   install, rerun a real bet, build the book, start a federation"
 	@echo "make test   install, run every test"
@@ -31,7 +31,12 @@ demo: $(READY)
 	@$(MAKE) --no-print-directory book
 	@$(BIN)/sharedllm up
 
-test: $(READY)
+browser:
+	@command -v chromium >/dev/null \
+	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "The page is tested in Debian's chromium, which is not here; install it, or those tests fail."
+
+test: $(READY) browser
 	$(BIN)/python -m pytest -q -m "not slow"
 	$(BIN)/python -m pytest -q -m slow
 

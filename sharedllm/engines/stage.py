@@ -30,6 +30,8 @@ class Stage:
         self.weights_bytes = sum(weight.numel() * 4 for weight in span.parameters())
         self.config, self.start, self.stop = span.config, span.start, span.stop
         pack_weights(span)
+        for gain in (weight for weight in span.parameters() if weight.dim() == 1):
+            gain.data = gain.data.clone()  # a view would hold the whole mapped file in memory
         self._blocks = list(span.eval().blocks.values())
         products = [m for m in self._blocks[0].modules() if isinstance(m, PackedProjection)]
         with torch.inference_mode():
