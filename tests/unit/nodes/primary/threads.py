@@ -149,7 +149,7 @@ class Coordinator:
 class Place:
     """Everything together; ``nodes`` are those that live."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, wire: Codec = Codec.FP16) -> None:
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, wire: Codec) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sl-"))
         self.whole = model
         self.numbers = 0
@@ -191,6 +191,10 @@ class Place:
             raise DialFailed(f"{worker} does not answer ({error}).") from error
         return sock
 
+    def _left(self) -> set[threading.Thread]:
+        fresh = set(threading.enumerate()) - self._threads
+        return {thread for thread in fresh if not thread.name.startswith("asyncio")}
+
     def _connect(self, member: Member) -> socket.socket:
         return self.reach("primary", member.node, member.ticket)
 
@@ -215,22 +219,22 @@ class Place:
             self.loop.stop("The test is over.")
         for node in self.made:
             node.close()
-        for thread in set(threading.enumerate()) - self._threads:
-            if thread.name.startswith("asyncio"):
-                continue
-            thread.join(DEADLINE_S)
-            assert not thread.is_alive(), f"{thread.name} was left running"
+        self.until(lambda: not self._left(), "all threads end")
         shutil.rmtree(self.folder)
 
 
 @contextlib.contextmanager
 def place(
-    model: Transformer, tokenizer: Tokenizer, names: Iterable[str] = ("w1", "w2", "w3"), **settings: Any
+    model: Transformer,
+    tokenizer: Tokenizer,
+    names: Iterable[str] = ("w1", "w2", "w3"),
+    wire: Codec = Codec.FP16,
+    **settings: Any,
 ) -> Iterator[Place]:
     """A place that is closed at the end; nothing turns before ``loop.start()``."""
-    made = Place(model, tokenizer, **settings)
+    made = Place(model, tokenizer, wire)
     try:
-        made.add(*names)
+        made.add(*names, **settings)
         yield made
     finally:
         made.close()
