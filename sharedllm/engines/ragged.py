@@ -5,6 +5,10 @@ matrix products care about. Only attention must know where each belongs. A CHUNK
 of ROWS attends alone, exactly as if it were decoded alone. Both depend on their own sequence only, and matrix
 products are steady (``model.PackedProjection``), so a token has the same bits in any company, with any number
 of threads. A chunk of one row is attended to alone, too.
+
+The products inside PyTorch's attention add in an order that depends on where their operands lie in memory, to
+64 bytes. So queries are copied to a place of their own, a chunk is padded until the workspaces of all threads
+lie alike, and slots grow by 64.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from sharedllm.model.config import Config
 from sharedllm.wire import Op, Segment
 
 __all__ = ["Ragged"]
+
+_ALIGNED = 16  # rows of fp32 numbers of any width that fill whole blocks of 64 bytes
 
 
 class Ragged(Place):
@@ -72,27 +78,27 @@ class Ragged(Place):
 
 def _together(q_BHTC: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of a whole chunk."""
+    rows = q_BHTC.shape[2]
+    padded = F.pad(q_BHTC, (0, 0, 0, -rows % _ALIGNED)).contiguous()
+    grouped = q_BHTC.shape[1] != keys.shape[1]
     return F.scaled_dot_product_attention(
-        q_BHTC,
-        keys,
-        values,
-        attn_mask=mask,
-        is_causal=mask is None,
-        enable_gqa=q_BHTC.shape[1] != keys.shape[1],
-    )
+        padded, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
+    )[:, :, :rows]
 
 
 def _alone(q_HC: Tensor, keys_KSC: Tensor, values_KSC: Tensor) -> Tensor:
     """Attention of one row."""
     grouped = len(q_HC) != len(keys_KSC)
+    q_HC = q_HC.clone(memory_format=torch.contiguous_format)
     q, k, v = q_HC[None, :, None], keys_KSC[None], values_KSC[None]
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)[0, :, 0]
 
 
 def _mask(segment: Segment) -> Tensor | None:
-    """Which earlier positions each row of a chunk may look at; None where plain causality says it all."""
+    """Which positions each row of a padded chunk may look at; None where plain causality says it all."""
     if segment.op is not Op.CHUNK or segment.start == 0:
         return None
     stop = segment.start + segment.rows
-    hidden = torch.arange(stop) > torch.arange(segment.start, stop)[:, None]
+    padded = stop + -segment.rows % _ALIGNED
+    hidden = torch.arange(stop) > torch.arange(segment.start, padded)[:, None]
     return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)

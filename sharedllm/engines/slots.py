@@ -19,7 +19,7 @@ from sharedllm.wire import Op, Segment
 
 __all__ = ["Slot", "Slots", "kv_bytes_per_token"]
 
-_GROW = 64  # a slot's memory grows by so many positions at a time
+_GROW = 64  # a slot's memory grows by so many positions at a time; see ``ragged`` for why not by fewer
 
 
 def kv_bytes_per_token(config: Config, layers: int) -> int:
