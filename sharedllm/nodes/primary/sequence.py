@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sharedllm.model import Continuation, Tokenizer, choose
@@ -132,10 +131,10 @@ class Sequence:
             return
         if not ended_itself:
             self.stream.completion_tokens += 1
-            logp_V = torch.log_softmax(logits_V, dim=-1)
-            best = logp_V.topk(min(self.ask.top_logprobs, len(logp_V)))
-            top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-            self.stream.write(Said(token, piece, float(logp_V[token]), top, ms))
+            total = float(logits_V.logsumexp(dim=-1))
+            best = logits_V.topk(min(self.ask.top_logprobs, len(logits_V)))
+            top = tuple(zip(best.indices.tolist(), (best.values - total).tolist(), strict=True))
+            self.stream.write(Said(token, piece, float(logits_V[token]) - total, top, ms))
         elif piece:
             self.stream.write(Said(-1, piece, 0.0, (), ms))
         if self.finish_reason:
