@@ -61,7 +61,19 @@ class _Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, ending.set)
         self.engine = EngineProcess(self.settings, self.memory_bytes)
-        await self.engine.start()
+        try:
+            # an engine that never comes up must not keep anyone from ending the worker
+            begun = [asyncio.ensure_future(step) for step in (self.engine.start(), ending.wait())]
+            await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+            for step in begun:
+                step.cancel()
+            if not ending.is_set():
+                await self._serve(ending)
+        finally:
+            await self.engine.stop()
+
+    async def _serve(self, ending: asyncio.Event) -> None:
+        """Listen, keep the lease, and hand over when it is time to go."""
         self.proxy = Proxy(
             self.identity, engine_socket=self.engine.socket, admit=self._admit, on_event=self._happened
         )
