@@ -64,7 +64,7 @@ def decode(body: bytes | bytearray | memoryview, codec: Codec, rows: int, width:
         raise BadFrame(
             f"{rows} rows of {width} as {codec.name.lower()} take {expected:,} bytes; {given:,} came."
         )
-    if expected == 0:
+    if rows * width == 0:
         return torch.empty(rows, width)
     writable = body if isinstance(body, bytearray) else bytearray(body)
     if codec is Codec.INT8:

@@ -84,6 +84,11 @@ def test_no_rows_are_no_bytes(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_rows_without_numbers_are_read_as_such(codec: Codec) -> None:
+    assert decode(bytes(encoded_bytes(codec, 3, 0)), codec, 3, 0).shape == (3, 0)
+
+
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("change", [-1, 1])
 def test_bytes_of_another_count_are_refused(codec: Codec, change: int) -> None:
     with pytest.raises(BadFrame, match=r"5 rows of 24 as"):
