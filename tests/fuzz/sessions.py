@@ -27,7 +27,6 @@ CONFIG = Config(vocab_size=9, width=8, layers=2, heads=2, kv_heads=1, head_width
 MODEL, PIPELINE, SOON_S = "ab" * 32, "0" * 32, 20.0
 ADMISSION = {"caller": "c" * 32, "worker": "w" * 32, "model": MODEL, "start": 0, "stop": 2}
 EPOCH = 3
-_PATIENCE_S = 0.02
 _PONG = Frame(Kind.PONG, EPOCH).head()[:4]
 
 
@@ -58,9 +57,13 @@ class Script:
 
 
 class Target:
-    """One engine for all scripts. ``run`` raises ``AssertionError`` for whatever must not happen."""
+    """One engine for all scripts. ``run`` raises ``AssertionError`` for whatever must not happen.
+
+    It waits ``patience_s`` for steps to be computed before it hangs up on them.
+    """
 
     def __init__(self) -> None:
+        self.patience_s = 0.02
         server._ATTACH_S = 0.02
         torch.manual_seed(0)
         torch.set_num_threads(1)
@@ -110,7 +113,7 @@ class Target:
     def _computed(self, sock: socket.socket) -> None:
         """Give the engine time for the steps that it was sent, if it still understands what it is sent."""
         sock.sendall(_bytes(Frame(Kind.PING, EPOCH)))
-        sock.settimeout(_PATIENCE_S)
+        sock.settimeout(self.patience_s)
         heard = b""
         with contextlib.suppress(TimeoutError):
             while _PONG not in heard and (more := sock.recv(1 << 16)):
@@ -119,7 +122,7 @@ class Target:
         sock.settimeout(SOON_S)
 
     def _idle(self) -> None:
-        until_s = time.monotonic() + _PATIENCE_S
+        until_s = time.monotonic() + self.patience_s
         while self.engine._steps.qsize() or self.engine._busy_since is not None:
             if time.monotonic() > until_s:
                 return
