@@ -16,22 +16,14 @@ import hmac
 import ipaddress
 from collections.abc import Collection
 
-from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharedllm.nodes.api.errors import ClientGone, Refused, refusal
+from sharedllm.nodes.operations import metrics
 from sharedllm.nodes.operations.logs import request
-from sharedllm.nodes.operations.metrics import REGISTRY
 
-__all__ = ["Guard", "http_requests"]
-
-http_requests = Counter(
-    "sharedllm_http_requests_total",
-    "HTTP requests answered, by route, method and status.",
-    ("route", "method", "status"),
-    registry=REGISTRY,
-)
+__all__ = ["Guard"]
 
 _PROBES = frozenset({"/healthz", "/readyz"})
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
@@ -92,7 +84,7 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            http_requests.labels(route, method, str(status or 499)).inc()
+            metrics.http_requests.labels(route, method, str(status or 499)).inc()
 
     def _check(self, path: str, headers: Headers) -> None:
         """Let a request through, or raise ``Refused``."""

@@ -74,6 +74,9 @@ plan_seconds = _histogram("plan_seconds", "Time to plan one pipeline.", _PLAN_S)
 
 # primary
 requests = _counter("requests_total", "Requests ended, by outcome (stop, length, cancelled, …).", "outcome")
+http_requests = _counter(
+    "http_requests_total", "Answers to HTTP requests, by route.", "route", "method", "status"
+)
 active = _gauge("requests_active", "Requests that are generating.")
 waiting = _gauge("requests_waiting", "Requests in the queue.")
 tokens = _counter("tokens_total", "Tokens, by kind (prompt, cached, generated).", "kind")

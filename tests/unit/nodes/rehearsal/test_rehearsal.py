@@ -88,7 +88,7 @@ def test_a_share_is_asked_for_at_every_step_and_slows_the_worker() -> None:
         ring.workers["last"].share = share
         ring.answer(PROMPT, SHORT)
         assert ring.compute_ms("last") > 2 * ring.compute_ms("first")
-    assert asked == list(range(1, 8))
+    assert asked[:7] == list(range(1, 8))  # another step may follow, which frees the cache
 
 
 def test_requests_side_by_side_share_steps(undisturbed: Heard) -> None:
