@@ -83,7 +83,7 @@ class Worker:
 
 
 class Serving(RuleBasedStateMachine):
-    """A primary's batcher and a worker; results come back in order, after as many steps as there are lanes."""
+    """A primary's batcher and a worker; results come back in order, several steps later."""
 
     @initialize(capacity=capacities, lanes=st.integers(1, 3))
     def open(self, capacity: int, lanes: int) -> None:
@@ -176,7 +176,7 @@ class Serving(RuleBasedStateMachine):
             if not (self.batcher.active or self.batcher.waiting):
                 break
             self._turn()
-        assert not self.batcher.active and not self.batcher.waiting, "a request never ends"
+        assert not [*self.batcher.active, *self.batcher.waiting], "a request never ends"
         for asked in self.asked:
             for i in range(asked.prompt_length, len(asked.tokens)):
                 assert asked.tokens[i] == next_token(asked.tokens[:i])
@@ -213,3 +213,18 @@ def test_chunks_and_rows_give_back_every_token_in_order(
             asked.fed += rows
         assert sent == asked.tokens[: len(sent)]
     assert sent == asked.tokens
+
+
+def test_a_request_that_made_room_does_not_ask_others_for_room_in_the_same_step() -> None:
+    batcher = Batcher()
+    batcher.opened(256)
+    old, young = sequence(tuple(range(90)) * 2 + (1,) * 11, 0, 50), sequence((5,), 1, 50)
+    batcher.waiting.extend([old, young])
+    step = batcher.step(1)
+    while step is not None and young not in batcher.waiting:
+        for asked, _ in step.readers:
+            asked.accept(torch.zeros(1), 1)
+        step = batcher.step(1)
+    assert step is not None
+    assert batcher.active == [old]
+    assert [reader for reader, _ in step.readers] == [old]

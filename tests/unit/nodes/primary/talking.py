@@ -10,8 +10,8 @@ from sharedllm.nodes.api.service import Ask, Said
 from sharedllm.nodes.primary import Primary, Stream
 from tests.unit.nodes.primary.threads import DEADLINE_S, Place
 
-GREEDY = Sampling(max_tokens=24)
-CHANCE = Sampling(max_tokens=24, temperature=1.0, seed=7)
+GREEDY = Sampling(max_tokens=16)
+CHANCE = Sampling(max_tokens=16, temperature=1.0, seed=7)
 
 
 @dataclasses.dataclass

@@ -66,7 +66,7 @@ def test_every_token_says_how_likely_it_was_and_what_else_might_have_come(turnin
 
 def test_an_answer_counts_its_tokens_and_says_why_it_ended(turning: Place) -> None:
     stream = one(turning, prompt(10, seed=303)).stream
-    assert (stream.prompt_tokens, stream.completion_tokens) == (10, 24)
+    assert (stream.prompt_tokens, stream.completion_tokens) == (10, 16)
     assert (stream.finish_reason, stream.failovers) == ("length", 0)
 
 
@@ -74,7 +74,7 @@ def test_a_stop_string_ends_the_text_before_it(turning: Place) -> None:
     asked = prompt(20, seed=304)
     whole = one(turning, asked).text
     stop = whole[10:13]
-    told = one(turning, asked, Sampling(max_tokens=24, stop=(stop,)))
+    told = one(turning, asked, Sampling(max_tokens=16, stop=(stop,)))
     assert told.text == whole[: whole.index(stop)]
     assert told.stream.finish_reason == "stop"
 
@@ -124,7 +124,7 @@ def test_the_explained_token_has_the_probability_that_it_was_said_with(turning: 
     asked = prompt(33, seed=308)
     said = one(turning, asked).said[0]
     explained = turning.primary.explain(asked, said.token)
-    assert explained["logprob"] == said.logprob
+    assert explained["logprob"] == pytest.approx(said.logprob, abs=1e-4)
     assert explained["alternatives"][0]["token"] == said.token
 
 

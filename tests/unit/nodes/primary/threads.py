@@ -118,11 +118,14 @@ class Coordinator:
         self._there()
         self.closed.append(pipeline)
 
-    def wait_for_report(self, kind: str) -> dict[str, Any]:
-        """The first report of a kind; reports come from a thread of their own."""
+    def wait_for_report(self, kind: str, worker: str) -> None:
+        """Wait until this was said of a worker; reports come from a thread of their own."""
+
+        def told() -> bool:
+            return any((r["kind"], r.get("worker")) == (kind, worker) for r in self.reports)
+
         with self.told:
-            assert self.told.wait_for(lambda: any(r["kind"] == kind for r in self.reports), DEADLINE_S), kind
-            return next(r for r in self.reports if r["kind"] == kind)
+            assert self.told.wait_for(told, DEADLINE_S), self.reports
 
     def _there(self) -> None:
         if self.away:
