@@ -37,7 +37,7 @@ browser:
 	  || echo "The page is tested in Debian's chromium, which is not here; install it, or those tests fail."
 
 test: $(READY) browser
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -q -m slow
 
 check: $(READY)

@@ -21,7 +21,7 @@ _SECRETS = (
     re.compile(r"SL1-[A-Za-z0-9_\-]+"),
     # JSON web tokens: every header starts with {" and so with ey in base64url
     re.compile(r"ey[A-Za-z0-9_\-]{6,}(?:\.[A-Za-z0-9_\-]*){1,2}"),
-    re.compile(r"(?<=bearer)[\s:=]+['\"]?[A-Za-z0-9\-._~+/=]+", re.IGNORECASE),
+    re.compile(r"(?<=bearer)(?:[\s:=]|\\+[tnrfv])+['\"]?[A-Za-z0-9\-._~+/=]+", re.IGNORECASE),
 )
 _SECRET_FIELDS = re.compile(r"secret|password|authorization|api_?key|private_?key|join_?token|ticket", re.I)
 
