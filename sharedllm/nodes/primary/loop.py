@@ -141,10 +141,9 @@ class Loop(threading.Thread):
         self.routes.close()
 
     def _turn(self) -> None:
-        if self.ring is None:
-            if time.monotonic() >= self._next_try_s:
-                self._establish()
-        else:
+        if self.ring is None and time.monotonic() >= self._next_try_s:
+            self._establish()
+        if self.ring is not None:
             self._fill(self.ring)
         try:
             event = self._events.get(
