@@ -143,6 +143,8 @@ class Engine:
             refuse(link, f"The engine failed: {type(error).__name__}.")
         finally:
             if session is not None:
+                if session.previous is link and not session.closed:
+                    session.fault("The worker before this one hung up.", "lost")
                 self.sessions.drop(session)
             link.close()
             self._links.discard(link)

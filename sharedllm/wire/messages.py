@@ -99,7 +99,10 @@ class Attach(Message):
 
 @dataclasses.dataclass(frozen=True)
 class Fault(Message):
-    """What went wrong. ``culprit``: ``here``, ``previous``, ``next`` or ``request``, seen from the sender."""
+    """What went wrong, and whose fault it is, seen from the sender.
+
+    ``culprit``: ``here``, ``next``, ``request``, ``previous`` (it sent nonsense) or ``lost`` (it is gone).
+    """
 
     sentence: str
     culprit: str

@@ -261,7 +261,7 @@ class Ring:
     def _culprit(self, member: Member, where: str) -> str:
         """The node that a fault speaks of; the primary itself is never banned, so the first blames itself."""
         position = self.route.members.index(member)
-        shift = {"previous": -1, "next": 1}.get(where, 0)
+        shift = {"previous": -1, "lost": -1, "next": 1}.get(where, 0)
         return self.route.members[max(0, min(position + shift, len(self.route.members) - 1))].node
 
     def _named(self, node: str) -> str:
