@@ -155,3 +155,11 @@ def test_a_pipeline_that_is_opened_anew_takes_the_place_of_the_old_one(start: St
     old.close()
     new.step(H_RD[1:2], Segment(Op.ROWS, 1, 1, 1, Want.LAST))
     new.close()
+
+
+def test_a_worker_says_at_once_that_the_one_before_it_hung_up(start: Start) -> None:
+    first, last = start(2)
+    ring = Ring([first, last], [0, 2, 4])
+    first.engine.sessions.all()[0].following.close()  # type: ignore[union-attr]
+    assert fault(ring.links[1]).culprit == "lost"
+    ring.close()
