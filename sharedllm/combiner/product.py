@@ -27,6 +27,9 @@ from sharedllm.errors import BadMixture
 
 __all__ = ["geometric_mean", "power_mean", "product", "raw_sum"]
 
+# below this order the mean is the geometric one to the last bit, and r times a logarithm may underflow
+_NEGLIGIBLE = 1e-100
+
 
 def raw_sum(logp_NTV: Tensor) -> Tensor:
     """Add the log-probabilities and leave it at that: no distribution; here to show what is warned of."""
@@ -51,7 +54,7 @@ def power_mean(logp_NTV: Tensor, r: float) -> Tensor:
     """
     if not 0.0 <= r <= 1.0:
         raise BadMixture(f"Power means are safe for r between 0 and 1 only, got {r}; choose r in [0, 1].")
-    if r == 0.0:
+    if r < _NEGLIGIBLE:
         return geometric_mean(logp_NTV)
     pivot_TV = logp_NTV.amax(0)
     pivot_TV = torch.where(pivot_TV == -torch.inf, torch.zeros_like(pivot_TV), pivot_TV)

@@ -143,7 +143,7 @@ class Engine:
             refuse(link, f"The engine failed: {type(error).__name__}.")
         finally:
             if session is not None:
-                if session.previous is link and not session.closed:
+                if session.previous is link and not (session.closed or self._closing.is_set()):
                     session.fault("The worker before this one hung up.", "lost")
                 self.sessions.drop(session)
             link.close()

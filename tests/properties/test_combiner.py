@@ -179,6 +179,7 @@ def test_clones_of_the_worst_specialist_cost_bayes_at_most_ln_of_n_plus_clones_o
 
 
 @steady
+@example(seed=0, size=(2, 1, 2), r=5e-324)
 @given(seeds, sizes, st.floats(0, 1))
 def test_power_means_between_zero_and_one_never_fall_below_the_average_specialist(seed, size, r):
     logp_NTV = realistic(seed, size, torch.float64)

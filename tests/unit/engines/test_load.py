@@ -220,7 +220,8 @@ def test_an_engine_that_runs_out_of_files_serves_again_when_there_are_some(
 
     monkeypatch.setattr(socket.socket, "accept", failing)
     host.raw().close()  # the engine waited in the true accept; from the next caller on, it fails once
-    host.raw().close()
+    with contextlib.suppress(ConnectionError):  # it is hung up on, perhaps before it has said anything
+        host.raw().close()
     assert failed.wait(SOON_S)
     ring = Ring([host], [0, 4])
     ring.close()
