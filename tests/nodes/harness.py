@@ -41,11 +41,21 @@ class Network:
         self.federation = federation
         self.client = OpenAI(base_url=federation.api_url, api_key="none", max_retries=0, timeout=120)
 
-    def tell(self, meanwhile: Callable[[], object] | None = None, at: int = 12, **more: Any) -> Told:
-        """Stream a greedy continuation; ``meanwhile`` runs in this thread after ``at`` tokens."""
+    def tell(
+        self,
+        meanwhile: Callable[[], object] | None = None,
+        at: int = 12,
+        patience: int = 0,
+        **more: Any,
+    ) -> Told:
+        """Stream a greedy continuation; ``meanwhile`` runs in this thread after ``at`` tokens.
+
+        ``patience``: how often the client comes back when it is told to (429), as people's clients do.
+        """
         told = Told()
         asked = {"prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "logprobs": 1, **more}
-        stream = self.client.completions.create(model="toy", stream=True, **asked)
+        client = self.client.with_options(max_retries=patience)
+        stream = client.completions.create(model="toy", stream=True, **asked)
         for chunk in stream:
             if not chunk.choices:
                 continue
