@@ -98,7 +98,7 @@ def choose(
     while True:  # each round is faster than the one before, or the last
         problem = Problem(s_per_layer[picked], room[picked], hops.square(picked), shape.layers, count)
         chain = search(problem, [picked.index(node) for node in first])
-        if chain is None:  # pragma: no cover
+        if chain is None:
             raise AssertionError("the shortlist holds the model whenever all nodes do")
         before_s = token_s(problem, chain)
         used = [picked[node] for node, _ in chain]

@@ -157,11 +157,6 @@ class Ring:
             found += [known] if known else []
         return found
 
-    def traffic(self) -> tuple[int, int]:
-        """Bytes sent and received on all connections of this pipeline that end here."""
-        links = list(self._links.values())
-        return sum(link.sent_bytes for link in links), sum(link.received_bytes for link in links)
-
     def close(self) -> None:
         """End the pipeline; its workers forget their caches."""
         self.closed = True
