@@ -17,9 +17,9 @@ from sharedllm.bets.runner import progress
 from sharedllm.model import Transformer
 from sharedllm.store import Loaded
 
-__all__ = ["Specialist", "held_out", "itself", "read", "specialists"]
+__all__ = ["TRAINED_WHOLE", "Specialist", "adapted", "held_out", "itself", "read", "specialists"]
 
-_TRAINED_WHOLE = ("toy", "30m")
+TRAINED_WHOLE = ("toy", "30m")
 # Bytes of text to encode for each token of a fit: some ten times what it will see, and no more
 _TEXT_PER_TOKEN = 40
 _BATCH, _WINDOW, _VALIDATION_TOKENS, _EVALUATIONS = 4, 128, 1024, 2
@@ -41,7 +41,7 @@ def specialists(
     ``lr`` is that of norm adapters; whole specialists follow ``training.SPECIALIST``. Raises what the rooms
     raise: ``UnknownName``, ``MissingSource``, ``BadRecipe``.
     """
-    make = _trained if base.manifest.name in _TRAINED_WHOLE else _adapted
+    make = _trained if base.manifest.name in TRAINED_WHOLE else _adapted
     return [make(base, corpus.domain(name), tokens, lr, seed) for name in progress(domains, "specialists")]
 
 
@@ -84,11 +84,16 @@ def _trained(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: 
     return Specialist(domain.name, logits)
 
 
-def _adapted(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: int) -> Specialist:
+def adapted(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: int) -> adapters.Adapter:
+    """Fit, or find again, the norm adapter that makes a pretrained base a specialist of a domain."""
     budget = adapters.Budget(tokens, _BATCH, _WINDOW, _EVALUATIONS, _VALIDATION_TOKENS)
     train = _encoded(base, domain.train, _TEXT_PER_TOKEN * tokens)
     validation = _encoded(base, domain.validation, _TEXT_PER_TOKEN * _VALIDATION_TOKENS)
-    adapter = adapters.fit_cached(base, train, validation, "norm", lr, seed, budget).adapter
+    return adapters.fit_cached(base, train, validation, "norm", lr, seed, budget).adapter
+
+
+def _adapted(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: int) -> Specialist:
+    adapter = adapted(base, domain, tokens, lr, seed)
 
     @torch.no_grad()
     def logits(tokens_T: Tensor) -> Tensor:
