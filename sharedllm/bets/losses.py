@@ -55,6 +55,10 @@ class Losses:
         """Give the summed loss of an arm over a group, nats."""
         return float(self._arms[group][arm].sum())
 
+    def by_token(self, group: str, arm: str) -> NDArray[np.float64]:
+        """Give an arm's loss of every token of a group, in the order in which they were added."""
+        return self._arms[group][arm]
+
     def difference(self, group: str, worse: str, better: str, resamples: int) -> Interval:
         """Give the loss of ``worse`` minus that of ``better``, nats per token, over documents."""
         return bootstrap(*self._paired(group, worse, better), resamples=resamples, seed=0)
