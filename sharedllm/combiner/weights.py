@@ -1,8 +1,16 @@
 """Weights come from the past alone: what a specialist weighs at token t is fixed before token t is seen.
 
-Every kind answers the same two calls. ``run(a_NT)`` gives ``logw_NT``, the weights used *before* each token,
-starting from the present state, which it leaves alone. ``update(a_N)`` moves the state past one token. Both
-agree exactly in real arithmetic, and to rounding in fp64, in which all of it is computed.
+A batch, or one token at a time, with the same bits either way. ``run(a_NT)`` gives ``logw_NT``, the weights
+used *before* each of T tokens, and leaves the state alone. A request that is being served keeps a state of
+its own::
+
+    state = FixedShare(n, alpha).start()
+    state.carry(a_NT)                # the whole prompt in one call; gives what run gives, and moves on
+    m_V = mixture(logp_NV, state.logw_N)
+    logw_N = state.observe(a_N)      # what each said of the token that came -> weights for the next one
+
+A state never changes a tensor in place, so ``state.logw_N`` can be kept, and set back to undo tokens. All
+of it is fp64.
 
 | kind | guarantee on total log loss (nats, T tokens, N specialists) | source |
 |---|---|---|
@@ -17,8 +25,9 @@ leaves the posterior as it was (its own loss is infinite whatever one does). Bet
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Protocol
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,16 +38,54 @@ from sharedllm.errors import BadMixture
 __all__ = ["Bayes", "FixedShare", "Static", "Uniform", "Weights"]
 
 
-class Weights(Protocol):
-    """Something that weighs N specialists before each token."""
+class Weights:
+    """Something that weighs N specialists before each token; ``logw_N`` are the weights of the next one.
+
+    A kind says in ``_after`` where the weights go from one token to the next.
+    """
 
     logw_N: Tensor
 
-    def run(self, a_NT: Tensor) -> Tensor:
-        """Give the weights used before each of T tokens, ``logw_NT`` (fp64), from the present state on."""
+    def start(self) -> Self:
+        """Give a state of its own that begins where this one stands: what one request carries along."""
+        return copy.copy(self)
+
+    def look(self, context_F: Tensor) -> Tensor:
+        """Take in what is known before the next token (a hidden state, say) and give its ``logw_N``.
+
+        Only a router reads it; every other kind looks at the past alone.
+        """
+        return self.logw_N
+
+    def observe(self, a_N: Tensor) -> Tensor:
+        """Take in what each specialist said of the token that came; give the next token's ``logw_N``.
+
+        Raises ``BadMixture`` for NaN, +inf, or another number of specialists.
+        """
+        self.logw_N = self._after(self.logw_N, _matching(a_N[:, None], len(self.logw_N))[:, 0])
+        return self.logw_N
 
     def update(self, a_N: Tensor) -> None:
-        """Take one token's log-probabilities into account."""
+        """As ``observe``, for who does not need the answer."""
+        self.observe(a_N)
+
+    def carry(self, a_NT: Tensor, context_TF: Tensor | None = None) -> Tensor:
+        """Move past T tokens; give the weights used before each, ``logw_NT``. Raises as ``observe`` does."""
+        # rows of their own, as observe gets them: a kernel may round strided memory differently
+        a_TN = _matching(a_NT, len(self.logw_N)).T.contiguous()
+        logw_TN = torch.empty_like(a_TN)
+        for t, a_N in enumerate(a_TN):
+            logw_TN[t] = self.logw_N if context_TF is None else self.look(context_TF[t])
+            self.logw_N = self._after(self.logw_N, a_N)
+        return logw_TN.T
+
+    def run(self, a_NT: Tensor, context_TF: Tensor | None = None) -> Tensor:
+        """Give the weights before each token, ``logw_NT``, from the present state on, which stays."""
+        return self.start().carry(a_NT, context_TF)
+
+    def _after(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
+        """Give the weights after a token; unchanged for kinds that learn nothing from it."""
+        return logw_N
 
 
 def _uniform(n: int) -> Tensor:
@@ -60,7 +107,7 @@ def _posterior(logw_N: Tensor, a_N: Tensor) -> Tensor:
     return logw_N if total == -torch.inf else joint_N - total
 
 
-class Static:
+class Static(Weights):
     """The same weights before every token; by default given, or fitted to a text by ``Static.fit``.
 
     ``gap_nats`` bounds how far (nats per token) the fit is from the best fixed mixture of its text; 0 when
@@ -94,14 +141,10 @@ class Static:
             logw_N = (logw_N + logg_N).log_softmax(0)
         return cls(logw_N, reached)
 
-    def run(self, a_NT: Tensor) -> Tensor:
+    def carry(self, a_NT: Tensor, context_TF: Tensor | None = None) -> Tensor:
         """Give the same ``logw_N`` at each token, as ``logw_NT``."""
         a_NT = _matching(a_NT, len(self.logw_N))
         return self.logw_N[:, None].expand(-1, a_NT.shape[1])
-
-    def update(self, a_N: Tensor) -> None:
-        """Learn nothing: static weights stay."""
-        _matching(a_N[:, None], len(self.logw_N))
 
 
 class Uniform(Static):
@@ -111,7 +154,7 @@ class Uniform(Static):
         super().__init__(_uniform(n))
 
 
-class FixedShare:
+class FixedShare(Weights):
     """Bayes' rule, after which every specialist gives the share ``alpha`` of its weight to the others,
     evenly.
 
@@ -139,25 +182,11 @@ class FixedShare:
         self._log_keep = math.log1p(-n * gift) if n * gift < 1.0 else -math.inf
         self._log_gift = math.log(gift) if gift else -math.inf
 
-    def _next(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
+    def _after(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
         posterior_N = _posterior(logw_N, a_N)
         if self.alpha == 0.0 or len(logw_N) == 1:
             return posterior_N
         return torch.logaddexp(posterior_N + self._log_keep, torch.full_like(posterior_N, self._log_gift))
-
-    def run(self, a_NT: Tensor) -> Tensor:
-        """Give the weights before each token, ``logw_NT``, from the present state on."""
-        a_NT = _matching(a_NT, len(self.logw_N))
-        logw_NT = torch.empty_like(a_NT)
-        logw_N = self.logw_N
-        for t, a_N in enumerate(a_NT.unbind(1)):
-            logw_NT[:, t] = logw_N
-            logw_N = self._next(logw_N, a_N)
-        return logw_NT
-
-    def update(self, a_N: Tensor) -> None:
-        """Take one token's log-probabilities into account."""
-        self.logw_N = self._next(self.logw_N, _matching(a_N[:, None], len(self.logw_N))[:, 0])
 
 
 class Bayes(FixedShare):
@@ -168,11 +197,3 @@ class Bayes(FixedShare):
 
     def __init__(self, n: int, prior_logw_N: Tensor | None = None) -> None:
         super().__init__(n, 0.0, prior_logw_N)
-
-    def run(self, a_NT: Tensor) -> Tensor:
-        """Give the weights before each token, ``logw_NT``, from the present state on: one cumulative sum."""
-        a_NT = _matching(a_NT, len(self.logw_N))
-        joint_NT = torch.cat([self.logw_N[:, None], a_NT[:, :-1]], 1)[:, : a_NT.shape[1]].cumsum(1)
-        if (joint_NT.amax(0) == -torch.inf).any():
-            return super().run(a_NT)  # a token that all call impossible is skipped, which a sum can't do
-        return joint_NT.log_softmax(0)
