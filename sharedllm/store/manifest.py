@@ -1,7 +1,7 @@
 """A manifest says in < 4 KB what a model is: shape, hashes, licence, provenance; its hash names the model.
 
-The form is RFC-0006's, in canonical JSON; the signature comes with the network. ``Source`` is the other
-side: a model as somebody else's file holds it, before it is converted.
+The form is RFC-0006's, in canonical JSON; ``store.specialists`` signs it. ``Source`` is the other side: a
+model as somebody else's file holds it, before it is converted.
 """
 
 from __future__ import annotations
@@ -9,24 +9,39 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sharedllm.errors import BadModelFile
 from sharedllm.model.config import Config
-from sharedllm.model.tokenizer import Tokenizer
 from sharedllm.store.cache import canonical_json, sha256_of
 
-__all__ = ["SCHEMA", "Manifest", "Source"]
+if TYPE_CHECKING:
+    import torch
+
+    from sharedllm.model.tokenizer import Tokenizer
+
+__all__ = ["CEILING_BYTES", "SCHEMA", "AdapterBlob", "Manifest", "Source"]
 
 SCHEMA = "sharedllm-manifest-1"
-_CEILING_BYTES = 4096
+CEILING_BYTES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterBlob:
+    """The adapter slot: a blob of ``size`` bytes that changes the weights by ``method``, norm or lora."""
+
+    method: str
+    sha256: str
+    size: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a model is. ``sizes``: bytes of ``weights`` and ``tokenizer``; ``dtype``: that of the weights."""
+    """What a model is. ``sizes``: bytes of ``weights`` and ``tokenizer``; ``dtype``: that of the weights.
+
+    ``adapter`` goes on the weights when the model is made live; None, and absent at rest, where there is
+    none.
+    """
 
     name: str
     config: Config
@@ -36,28 +51,30 @@ class Manifest:
     dtype: str
     licence: str
     provenance: Mapping[str, Any]
+    adapter: AdapterBlob | None = None
 
-    def to_bytes(self) -> bytes:
-        """Write the canonical form. Raises ``ValueError`` if it is 4 KB or more: provenance is a summary."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as JSON values; ``from_dict`` reads them back."""
         whole = {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, "schema": SCHEMA}
         whole["config"], whole["sizes"] = self.config.to_dict(), dict(self.sizes)
         whole["provenance"] = dict(self.provenance)
-        data = canonical_json(whole)
-        if len(data) >= _CEILING_BYTES:
-            raise ValueError(
-                f"The manifest of {self.name} has {len(data)} bytes, but must have < {_CEILING_BYTES}."
-            )
-        return data
+        if self.adapter is None:
+            del whole["adapter"]
+        else:
+            whole["adapter"] = dataclasses.asdict(self.adapter)
+        return whole
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str) -> Manifest:
-        """Read what ``to_bytes`` wrote; ``where`` names its origin in a ``BadModelFile``."""
+    def from_dict(cls, whole: Mapping[str, Any], where: str) -> Manifest:
+        """Read what ``to_dict`` gave; ``where`` names its origin in a ``BadModelFile``."""
         try:
-            whole = json.loads(data)
-            if len(data) >= _CEILING_BYTES or whole.pop("schema") != SCHEMA:
+            fields = dict(whole)
+            if fields.pop("schema") != SCHEMA:
                 raise ValueError(f"the schema is not {SCHEMA}")
-            whole["config"] = Config.from_dict(whole["config"])
-            manifest = cls(**whole)
+            fields["config"] = Config.from_dict(fields["config"])
+            if "adapter" in fields:
+                fields["adapter"] = AdapterBlob(**fields["adapter"])
+            manifest = cls(**fields)
             for key in ("weights", "tokenizer"):
                 if not isinstance(manifest.sizes[key], int):
                     raise ValueError(f"the size of the {key} is not a number")
@@ -66,6 +83,28 @@ class Manifest:
                 f"{where} is not a model manifest ({error}); fetch or train the model again."
             ) from error
         return manifest
+
+    def to_bytes(self) -> bytes:
+        """Write the canonical form. Raises ``ValueError`` if it is 4 KB or more: provenance is a summary."""
+        data = canonical_json(self.to_dict())
+        if len(data) >= CEILING_BYTES:
+            raise ValueError(
+                f"The manifest of {self.name} has {len(data)} bytes, but must have < {CEILING_BYTES}."
+            )
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Manifest:
+        """Read what ``to_bytes`` wrote; ``where`` names its origin in a ``BadModelFile``."""
+        try:
+            if len(data) >= CEILING_BYTES:
+                raise ValueError(f"it has {len(data)} bytes")
+            whole = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadModelFile(
+                f"{where} is not a model manifest ({error}); fetch or train the model again."
+            ) from error
+        return cls.from_dict(whole, where)
 
     @property
     def sha256(self) -> str:
