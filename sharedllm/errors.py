@@ -10,9 +10,12 @@ __all__ = [
     "BadAdapter",
     "BadBet",
     "BadLedger",
+    "BadLog",
+    "BadManifest",
     "BadMixture",
     "BadModelFile",
     "BadPrompt",
+    "BadReceipt",
     "BadRecipe",
     "CatalogueTampered",
     "DownloadFailed",
@@ -34,12 +37,24 @@ class BadModelFile(SharedLLMError):
     """A model file is truncated, of an unknown type, inconsistent, or holds NaN."""
 
 
+class BadManifest(BadModelFile):
+    """A signed manifest is forged, too long, malformed, or signed by another than was asked for."""
+
+
 class BadMixture(SharedLLMError):
     """Log-probabilities or weights cannot be mixed: wrong shape, NaN, or weights that do not sum to one."""
 
 
 class BadLedger(SharedLLMError):
     """An attribution entry does not add up to its token's joint log-probability, or cannot be made."""
+
+
+class BadLog(SharedLLMError):
+    """A transparency log, a checkpoint or a proof of one is damaged, forged, rolled back or forked."""
+
+
+class BadReceipt(SharedLLMError):
+    """A receipt was changed, is not of the log or the client named, or is no receipt."""
 
 
 class BadPrompt(SharedLLMError):
