@@ -8,24 +8,30 @@ Bets: b037 and b046 (gains against full fine-tuning and LoRA), b049, b052, b054,
 b069.
 """
 
+from sharedllm.adapters import library
 from sharedllm.adapters.apply import METHODS, applied
-from sharedllm.adapters.file import Adapter, read, write
+from sharedllm.adapters.file import AT_REST, Adapter, Header, header, read, rounded, write
 from sharedllm.adapters.fit import FIT_VERSION, Budget, Fit, fit
 from sharedllm.adapters.sweep import CENTRES, Sweep, Trial, fit_cached, sweep
 
 __all__ = [
+    "AT_REST",
     "CENTRES",
     "FIT_VERSION",
     "METHODS",
     "Adapter",
     "Budget",
     "Fit",
+    "Header",
     "Sweep",
     "Trial",
     "applied",
     "fit",
     "fit_cached",
+    "header",
+    "library",
     "read",
+    "rounded",
     "sweep",
     "write",
 ]

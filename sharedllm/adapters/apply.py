@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sharedllm.adapters.file import Adapter
 from sharedllm.adapters.full import Full
 from sharedllm.adapters.lora import Lora
-from sharedllm.adapters.norm import Norm
+from sharedllm.adapters.norm import Norm, NormBias, shifted
 from sharedllm.adapters.unigram import biased
 from sharedllm.errors import BadAdapter
 from sharedllm.model.transformer import Transformer
@@ -38,7 +38,7 @@ class Method(Protocol):
         """Say what an adapter's tensors add to which weight. Raises ``BadAdapter`` where names don't fit."""
 
 
-TRAINED: dict[str, type[Method]] = {"norm": Norm, "lora": Lora, "full": Full}
+TRAINED: dict[str, type[Method]] = {"norm": Norm, "norm+bias": NormBias, "lora": Lora, "full": Full}
 METHODS = (*TRAINED, "unigram")
 
 
@@ -65,10 +65,12 @@ def applied(model: Transformer, adapter: Adapter) -> Iterator[Transformer]:
     deltas = TRAINED[adapter.method].weights(model, adapter.tensors)
     adapted = {name: _sum(name, parameters[name].data, delta) for name, delta in deltas.items()}
     base = {name: parameters[name].data for name in adapted}
+    biases = shifted(model, adapter.tensors) if adapter.method == "norm+bias" else contextlib.nullcontext()
     try:
-        for name, tensor in adapted.items():
-            parameters[name].data = tensor
-        yield model
+        with biases:
+            for name, tensor in adapted.items():
+                parameters[name].data = tensor
+            yield model
     finally:
         for name, tensor in base.items():
             parameters[name].data = tensor

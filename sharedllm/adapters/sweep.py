@@ -30,7 +30,7 @@ __all__ = ["CENTRES", "Sweep", "Trial", "fit_cached", "sweep"]
 
 # On SmolLM2-135M gains want 3e-3 (at 1e-4 they learn a seventh as much: ml.md §7); LoRA wants some ten times
 # the rate of full fine-tuning (Schulman et al. 2025).
-CENTRES = {"norm": 3e-3, "lora": 1e-3, "full": 3e-5}
+CENTRES = {"norm": 3e-3, "norm+bias": 3e-3, "lora": 1e-3, "full": 3e-5}
 _STEP = math.sqrt(10.0)
 _LOSSES, _ADAPTER = "fit.json", "adapter.safetensors"
 
@@ -98,7 +98,7 @@ def sweep(
     check_method(method)
     if method not in CENTRES or most < 3:
         raise BadRecipe(
-            f"A sweep of {method} in {most} fits is none: give norm, lora or full, and at least three."
+            f"A sweep of {method} in {most} fits is none: give one of {', '.join(CENTRES)}, and at least 3."
         )
     task = _Task(base, train_tokens, validation_tokens, method, seed, budget, precision, progress)
     trials: dict[int, Trial] = {}

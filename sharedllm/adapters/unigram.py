@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,11 +80,11 @@ def biased(model: Transformer, tensors: dict[str, Tensor]) -> Iterator[None]:
     plain, before = model.logits, vars(model).get("logits")
     bias_V = torch.zeros(model.config.vocab_size).index_add_(0, tokens, bias)
 
-    def logits(h_BTD: Tensor) -> Tensor:
-        logits_BTV = plain(h_BTD)
+    def logits(h_BTD: Tensor, *given: Any) -> Tensor:
+        logits_BTV = plain(h_BTD, *given)
         return logits_BTV + bias_V.to(logits_BTV)
 
-    model.logits = logits  # type: ignore[method-assign]
+    model.logits = logits  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

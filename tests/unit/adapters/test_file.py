@@ -19,6 +19,12 @@ def norm_adapter(base, value: float = 0.1) -> Adapter:
     return Adapter("norm", base.manifest.weights_sha256, tensors)
 
 
+def norm_bias_adapter(base, value: float = 0.1) -> Adapter:
+    tensors = norm_adapter(base, value).tensors
+    tensors |= {name.replace(".weight", ".bias"): tensor / 2 for name, tensor in tensors.items()}
+    return Adapter("norm+bias", base.manifest.weights_sha256, tensors)
+
+
 def full_adapter(base, value: float = 0.01) -> Adapter:
     tensors = {name: torch.full(w.shape, value).half() for name, w in base.model.named_parameters()}
     return Adapter("full", base.manifest.weights_sha256, tensors)
@@ -29,7 +35,7 @@ def unigram_adapter(base, token: int = 3) -> Adapter:
     return Adapter("unigram", base.manifest.weights_sha256, tensors)
 
 
-MAKERS = [norm_adapter, full_adapter, unigram_adapter]
+MAKERS = [norm_adapter, norm_bias_adapter, full_adapter, unigram_adapter]
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -84,7 +90,7 @@ def test_a_unigram_bias_is_added_to_its_token_alone(base):
 @torch.no_grad()
 def test_an_adapter_of_zeros_is_the_base(base):
     before = base.model(TOKENS_BT)
-    for adapter in (norm_adapter(base, 0.0), full_adapter(base, 0.0)):
+    for adapter in (norm_adapter(base, 0.0), norm_bias_adapter(base, 0.0), full_adapter(base, 0.0)):
         with applied(base.model, adapter):
             assert torch.equal(base.model(TOKENS_BT), before)
 
@@ -136,7 +142,27 @@ def test_a_gain_of_another_width_is_refused_and_the_model_stays(base):
     assert torch.equal(base.model.gains()["blocks.0.attention_norm.weight"], before)
 
 
-@pytest.mark.parametrize("make", [norm_adapter, full_adapter])
+def test_a_bias_of_another_width_is_refused_and_the_model_stays(base):
+    adapter = norm_bias_adapter(base)
+    adapter.tensors["norm.bias"] = torch.zeros(17)
+    with torch.no_grad():
+        before = base.model(TOKENS_BT)
+        with pytest.raises(BadAdapter, match=r"shape \(17,\) behind norm"), applied(base.model, adapter):
+            pass
+        assert torch.equal(base.model(TOKENS_BT), before)
+
+
+@torch.no_grad()
+def test_a_bias_is_added_behind_its_norm(base):
+    adapter = norm_bias_adapter(base, 0.0)
+    adapter.tensors["norm.bias"] = torch.full((16,), 0.5)
+    h_BTD = torch.randn(1, 3, 16)
+    expected = base.model.norm(h_BTD) + 0.5
+    with applied(base.model, adapter):
+        assert torch.equal(base.model.norm(h_BTD), expected)
+
+
+@pytest.mark.parametrize("make", [norm_adapter, norm_bias_adapter, full_adapter])
 def test_a_surplus_tensor_is_refused_by_name(base, make):
     adapter = make(base)
     adapter.tensors["blocks.9.x"] = torch.zeros(1)

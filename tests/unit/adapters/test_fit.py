@@ -14,8 +14,9 @@ from sharedllm.errors import BadAdapter, BadRecipe
 from sharedllm.model.transformer import Transformer
 from sharedllm.store import Loaded
 
+TRAINED = ["norm", "norm+bias", "lora", "full"]
 SMALL = Budget(tokens=640, batch=4, window=16, evaluations=2, validation=96)
-RATES = {"norm": 1e-2, "lora": 1e-2, "full": 1e-2, "unigram": None}
+RATES = {"norm": 1e-2, "norm+bias": 1e-2, "lora": 1e-2, "full": 1e-2, "unigram": None}
 
 
 def fitted(base: Loaded, text_T: Tensor, method: str, seed: int = 0, **changes):
@@ -50,12 +51,12 @@ def test_the_same_seed_gives_the_same_bits(base, text_T, method):
     )
 
 
-@pytest.mark.parametrize("method", ["norm", "lora", "full"])
+@pytest.mark.parametrize("method", TRAINED)
 def test_another_seed_gives_another_order_of_data(base, text_T, method):
     assert fitted(base, text_T, method, seed=1).train_nats != fitted(base, text_T, method, seed=2).train_nats
 
 
-@pytest.mark.parametrize("method", ["norm", "lora", "full"])
+@pytest.mark.parametrize("method", TRAINED)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_trained_method_lowers_the_loss_of_its_own_text(base, text_T, method, precision):
     budget = Budget(tokens=2560, batch=4, window=16, evaluations=2, validation=96)
@@ -69,7 +70,7 @@ def test_bf16_ends_near_fp32(dense, text_T):
     assert one.best_nats == pytest.approx(two.best_nats, abs=0.05)
 
 
-@pytest.mark.parametrize("method", ["norm", "lora", "full"])
+@pytest.mark.parametrize("method", TRAINED)
 def test_the_kept_adapter_has_the_validation_loss_that_was_reported(base, text_T, method):
     budget = Budget(tokens=2560, batch=4, window=60, evaluations=2, validation=60)
     made = fit(base, text_T, text_T[:61], method, RATES[method], 0, budget)
@@ -92,6 +93,14 @@ def test_only_gains_change_in_norm_and_all_of_them_may(base, text_T):
     made = fitted(base, text_T, "norm")
     assert made.adapter.tensors.keys() == base.model.gains().keys()
     assert made.trainable == 5 * 16
+
+
+def test_norm_bias_adds_a_zero_to_begin_with_and_twice_the_numbers(base, text_T):
+    made = fitted(base, text_T, "norm+bias", lr=1e-9)
+    biases = [tensor for name, tensor in made.adapter.tensors.items() if name.endswith(".bias")]
+    assert made.trainable == 2 * 5 * 16
+    assert len(biases) == 5
+    assert all(float(bias.abs().max()) < 1e-7 for bias in biases)
 
 
 def test_a_gains_delta_counts_from_the_bases_own_gain(dense, text_T):
@@ -184,7 +193,7 @@ def test_a_learning_rate_that_does_not_go_with_the_method_is_refused(dense, text
 
 
 def test_an_unknown_method_is_refused_with_the_list(dense, text_T):
-    with pytest.raises(BadAdapter, match="norm, lora, full, unigram"):
+    with pytest.raises(BadAdapter, match=r"norm, norm\+bias, lora, full, unigram"):
         fit(dense, text_T, text_T, "prefix", 1e-3, 0, SMALL)
 
 
