@@ -8,7 +8,7 @@
 | D      | model width                  | E      | experts               |
 | C      | width of one head            | N      | specialists           |
 | F      | feed-forward width           | U      | users                 |
-| L      | layers                       | G      | groups (clusters)     |
+| L      | layers                       | G      | groups, norms' gains  |
 
 Quantities carry their unit: ``_s``, ``_ms``, ``_bytes``, ``_nats``, ``_tok_per_s``. Losses are nats per token
 *and* bits per byte: ``bits_per_byte = nats / (ln 2 · bytes)``.

@@ -7,6 +7,7 @@ everything in it is the same for each of them.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,9 @@ class Place:
     ``cos``, ``sin``: the turns for these positions, ``[T, C]``, or ``[B, 1, T, C]`` when rows differ.
     ``start``: the common first position, or None when rows differ; then ``positions`` ``[B, T]`` says
     where each token is written. ``stop``: one past the last position. ``mask``: additive, ``[T, S]`` or
-    ``[B, 1, T, S]``; None where plain causality says it all.
+    ``[B, 1, T, S]``; None where plain causality says it all. ``gains``: given a layer and which of its norms
+    (0 before attention, 1 before feed-forward), a vector per row that stands in for the model's own gain;
+    None where no row has any.
     """
 
     cos: Tensor
@@ -36,6 +39,7 @@ class Place:
     positions: Tensor | None
     stop: int
     mask: Tensor | None
+    gains: Callable[[int, int], Tensor] | None = None
 
     @classmethod
     def after(cls, config: Config, h_BTD: Tensor, cache: Cache | None) -> Place:

@@ -44,10 +44,12 @@ def generate(
     prompts: Sequence[str | Sequence[int]],
     sampling: Sampling | Sequence[Sampling],
     on_token: OnToken | None = None,
+    gains_BGD: Tensor | None = None,
 ) -> list[Generation]:
     """Continue every prompt (text, or tokens as ``Tokenizer.chat_tokens`` makes them), all in one batch.
 
     ``sampling`` holds for all rows, or is one per row. A row's draws depend on its own seed alone.
+    ``gains_BGD``: each row's own gains, as ``Transformer`` takes them (many users in one batch).
     ``on_token(row, token, piece)`` is told what is safe to show as it comes (``piece`` may be empty, and
     joined they are ``text``); what it raises ends the generation. Raises ``BadPrompt`` for an empty or too
     long prompt, ``BadModelFile`` when logits are not numbers.
@@ -64,17 +66,19 @@ def generate(
     if rows:
         join_weights(model)
         with torch.inference_mode():
-            _decode(model, rows, prompt_tokens)
+            _decode(model, rows, prompt_tokens, gains_BGD)
     return [Generation(row.text, row.tokens, row.finish_reason) for row in rows]
 
 
-def _decode(model: Transformer, rows: list[Continuation], prompts: list[list[int]]) -> None:
+def _decode(
+    model: Transformer, rows: list[Continuation], prompts: list[list[int]], gains_BGD: Tensor | None
+) -> None:
     """Step all rows until each has finished; rows that have are dropped from the batch."""
     context, device = model.config.context, model.embed.weight.device
     longest = max(map(len, prompts))
     more = max(row.sampling.max_tokens for row in rows)
     cache = model.cache(len(rows), capacity=min(longest + more, context))
-    logits_BV = _prefill(model, prompts, longest, cache, device)
+    logits_BV = _prefill(model, prompts, longest, cache, gains_BGD)
     while True:
         best_B = logits_BV.max(dim=-1)
         if not bool(best_B.values.isfinite().all()):
@@ -89,20 +93,23 @@ def _decode(model: Transformer, rows: list[Continuation], prompts: list[list[int
         if len(going) < len(rows):
             cache.select(going)
             rows = [rows[i] for i in going]
+            gains_BGD = None if gains_BGD is None else gains_BGD[going]
         tokens_B1 = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
-        logits_BV = model(tokens_B1, cache)[:, -1]
+        logits_BV = model(tokens_B1, cache, gains_BGD=gains_BGD)[:, -1]
 
 
 def _prefill(
-    model: Transformer, prompts: list[list[int]], longest: int, cache: Cache, device: torch.device
+    model: Transformer, prompts: list[list[int]], longest: int, cache: Cache, gains_BGD: Tensor | None
 ) -> Tensor:
     """Compute right-padded prompts in one go and roll each row back over its padding: ``logits_BV``."""
     padding = [longest - len(prompt) for prompt in prompts]
     padded = [prompt + [0] * pad for prompt, pad in zip(prompts, padding, strict=True)]
-    h_BTD = model.hidden(torch.tensor(padded, device=device), cache)
+    device = model.embed.weight.device
+    h_BTD = model.hidden(torch.tensor(padded, device=device), cache, gains_BGD)
     cache.rollback(padding)
     last_B = torch.tensor(cache.lengths, device=device) - 1
-    return model.logits(h_BTD[torch.arange(len(prompts), device=device), last_B])
+    last_B1D = h_BTD[torch.arange(len(prompts), device=device), last_B][:, None]
+    return model.logits(last_B1D, gains_BGD)[:, 0]
 
 
 class Continuation:

@@ -20,6 +20,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, h_BTD: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        return F.rms_norm(h_BTD, self.weight.shape, self.weight, self.eps)
+    def forward(self, h_BTD: Tensor, gains: Tensor | None = None) -> Tensor:
+        """Normalise the last dimension; ``gains``, one vector per row, stand in for the norm's own.
+
+        A row gets the same bits either way, if its vector is the weight.
+        """
+        if gains is None:
+            return F.rms_norm(h_BTD, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(h_BTD, self.weight.shape, None, self.eps) * gains

@@ -7,6 +7,7 @@ in the whole model, and it turns hidden states into hidden states without ever s
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -34,8 +35,11 @@ class Block(nn.Module):
 
     def forward(self, h_BTD: Tensor, place: Place, cache: Cache | None, layer: int) -> Tensor:
         """Run the block as ``layer`` of the model."""
-        h_BTD = h_BTD + self.attention(self.attention_norm(h_BTD), place, cache, layer)
-        out_BTD: Tensor = h_BTD + self.feedforward(self.feedforward_norm(h_BTD))
+        first, second = (
+            (None, None) if place.gains is None else (place.gains(layer, 0), place.gains(layer, 1))
+        )
+        h_BTD = h_BTD + self.attention(self.attention_norm(h_BTD, first), place, cache, layer)
+        out_BTD: Tensor = h_BTD + self.feedforward(self.feedforward_norm(h_BTD, second))
         return out_BTD
 
 
@@ -68,6 +72,9 @@ class Span(nn.Module):
 class Transformer(nn.Module):
     """A whole model: ``tokens_BT → logits_BTV``.
 
+    ``gains_BGD`` lets every row of a batch have gains of its own in place of the model's, in the order of
+    ``gains()``: an adapter per row.
+
     ``head`` is None where the embedding serves as head. New weights are drawn from torch's generator; build
     under ``torch.device("meta")`` to load weights instead.
     """
@@ -98,18 +105,26 @@ class Transformer(nn.Module):
                     std=(weight.shape[-1] * (2 * self.config.layers if ends_branch else 1)) ** -0.5
                 )
 
-    def forward(self, tokens_BT: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        cache: Cache | None = None,
+        last_only: bool = False,
+        gains_BGD: Tensor | None = None,
+    ) -> Tensor:
         """Compute the logits of every next token, or of the last position's alone (``logits_B1V``)."""
-        h_BTD = self.hidden(tokens_BT, cache)
-        return self.logits(h_BTD[:, -1:] if last_only else h_BTD)
+        h_BTD = self.hidden(tokens_BT, cache, gains_BGD)
+        return self.logits(h_BTD[:, -1:] if last_only else h_BTD, gains_BGD)
 
-    def hidden(self, tokens_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(
+        self, tokens_BT: Tensor, cache: Cache | None = None, gains_BGD: Tensor | None = None
+    ) -> Tensor:
         """Compute what the last layer says, before the final norm: ``tokens_BT → h_BTD``."""
-        return _run(self.config, list(self.blocks), 0, self.embed(tokens_BT), cache)
+        return _run(self.config, list(self.blocks), 0, self.embed(tokens_BT), cache, gains_BGD)
 
-    def logits(self, h_BTD: Tensor) -> Tensor:
+    def logits(self, h_BTD: Tensor, gains_BGD: Tensor | None = None) -> Tensor:
         """Turn the last layer's hidden states into logits: final norm, then head."""
-        h_BTD = self.norm(h_BTD)
+        h_BTD = self.norm(h_BTD, None if gains_BGD is None else gains_BGD[:, -1, None])
         if self.head is None:
             return project(h_BTD, self.embed.weight)
         logits_BTV: Tensor = self.head(h_BTD)
@@ -177,7 +192,12 @@ def int8(model: Transformer) -> Transformer:
 
 
 def _run(
-    config: Config, blocks: Sequence[nn.Module], start: int, h_BTD: Tensor, cache: Cache | None
+    config: Config,
+    blocks: Sequence[nn.Module],
+    start: int,
+    h_BTD: Tensor,
+    cache: Cache | None,
+    gains_BGD: Tensor | None = None,
 ) -> Tensor:
     """Run blocks in a row; this is all that a span, or a whole model between its ends, does."""
     B, T, _ = h_BTD.shape
@@ -191,6 +211,10 @@ def _run(
             )
         cache.reserve(T)
     place = Place.after(config, h_BTD, cache)
+    if gains_BGD is not None:
+        place = dataclasses.replace(
+            place, gains=lambda layer, which: gains_BGD[:, 2 * (layer - start) + which, None]
+        )
     for layer, block in enumerate(blocks, start):
         h_BTD = block(h_BTD, place, cache, layer)
     if cache is not None:

@@ -33,7 +33,7 @@ class Script(Transformer):
         self.script = script
         return self
 
-    def logits(self, h_BTD: torch.Tensor) -> torch.Tensor:
+    def logits(self, h_BTD: torch.Tensor, gains_BGD: torch.Tensor | None = None) -> torch.Tensor:
         logits = torch.zeros(*h_BTD.shape[:-1], self.config.vocab_size)
         logits[..., self.script.pop(0)] = 1.0
         return logits
