@@ -11,6 +11,7 @@ Bets that rest on it: b005 (handoff), b045 (throttle).
 from sharedllm.engines.ends import Ends
 from sharedllm.engines.errors import BadStep, NotServed
 from sharedllm.engines.greeting import greet
+from sharedllm.engines.lending import Lending, lent
 from sharedllm.engines.server import Dial, Engine
 from sharedllm.engines.sessions import Admission, Find
 from sharedllm.engines.slots import kv_bytes_per_token
@@ -23,9 +24,11 @@ __all__ = [
     "Ends",
     "Engine",
     "Find",
+    "Lending",
     "NotServed",
     "Stage",
     "Work",
     "greet",
     "kv_bytes_per_token",
+    "lent",
 ]

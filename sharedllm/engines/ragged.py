@@ -4,7 +4,8 @@ The rows of a step lie end to end as if they were one sequence of one batch, whi
 matrix products care about. Only attention must know where each belongs. A CHUNK attends in one product; each
 of ROWS attends alone, exactly as if it were decoded alone. Both depend on their own sequence only, and matrix
 products are steady (``model.PackedProjection``), so a token has the same bits in any company, with any number
-of threads. A chunk of one row is attended to alone, too.
+of threads. A chunk of one row is attended to alone, too. The gains that a row's slot wears are gathered for
+each norm; where nobody wears any, nothing is.
 
 The products inside PyTorch's attention add in an order that depends on where their operands lie in memory, to
 64 bytes. So queries are copied to a place of their own, a chunk is padded until the workspaces of all threads
@@ -13,13 +14,14 @@ lie alike, and slots grow by 64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sharedllm.engines.slots import Slot
+from sharedllm.engines.wardrobe import Wardrobe
 from sharedllm.model.attention import Place, turns_at
 from sharedllm.model.cache import Cache
 from sharedllm.model.config import Config
@@ -33,10 +35,13 @@ _ALIGNED = 16  # rows of fp32 numbers of any width that fill whole blocks of 64 
 class Ragged(Place):
     """Where each row of a step stands: the segments that own rows, with their slots, in order."""
 
-    def __init__(self, config: Config, parts: Sequence[tuple[Segment, Slot]], first_layer: int) -> None:
+    def __init__(
+        self, config: Config, parts: Sequence[tuple[Segment, Slot]], first_layer: int, wardrobe: Wardrobe
+    ) -> None:
         positions = torch.cat([torch.arange(s.start, s.start + s.rows) for s, _ in parts])
         cos, sin = turns_at(config, positions)
-        super().__init__(cos, sin, None, positions, int(positions.max()) + 1, None)
+        stop = int(positions.max()) + 1
+        super().__init__(cos, sin, None, positions, stop, None, _gains(parts, first_layer, wardrobe))
         object.__setattr__(self, "_first", first_layer)
         object.__setattr__(self, "_parts", [(segment, slot, _mask(segment)) for segment, slot in parts])
 
@@ -74,6 +79,16 @@ class Ragged(Place):
                 out[0, :, at + i] = _alone(q[0, :, at + i], keys_KSC[:, seen], values_KSC[:, seen])
         finally:
             torch.set_num_threads(threads)
+
+
+def _gains(
+    parts: Sequence[tuple[Segment, Slot]], first_layer: int, wardrobe: Wardrobe
+) -> Callable[[int, int], Tensor] | None:
+    """What each row wears, by layer and norm; None where all wear the base's own."""
+    if not any(slot.wears for _, slot in parts):
+        return None
+    places_R = torch.tensor([slot.wears for segment, slot in parts for _ in range(segment.rows)])
+    return lambda layer, which: wardrobe.gains(2 * (layer - first_layer) + which, places_R)
 
 
 def _together(q_BHTC: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

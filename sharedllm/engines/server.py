@@ -164,7 +164,9 @@ class Engine:
             return self._open(frame, link, admission)
         elif frame.kind is Kind.ATTACH and session is None:
             return self._attach(frame, link, admission)
-        elif frame.kind is Kind.STEP and session is not None:
+        elif session is not None and (
+            frame.kind is Kind.STEP or (frame.kind is Kind.ADAPTER and link is session.primary)
+        ):
             session.wait(+1, len(frame.body))
             if session.waiting_steps > _WAITING_STEPS or session.waiting_bytes > _WAITING_BYTES:
                 raise NotServed(f"{session.waiting_steps} steps of one pipeline wait here; that is too many.")
@@ -202,6 +204,7 @@ class Engine:
                 torch.get_num_threads(),
                 work.stage.steady,
                 work.stage.config.width,
+                work.slots.wardrobe.most,
             )
             link.post(Frame(Kind.OPENED, frame.epoch, meta=opened.to_bytes()))
         except BaseException:
@@ -251,7 +254,7 @@ class Engine:
         if not session.closed:
             self._busy_since, self._step = time.monotonic(), frame.step
             self._one(session, frame, self._busy_since - arrived_s)
-            self.steps_done += 1
+            self.steps_done += frame.kind is Kind.STEP
             self._busy_since = None
         return True
 
@@ -260,6 +263,8 @@ class Engine:
         try:
             if frame.epoch != session.epoch:
                 raise BadStep(f"A step of epoch {frame.epoch} came to a pipeline of epoch {session.epoch}.")
+            if frame.kind is Kind.ADAPTER:
+                return session.adopt(frame)
             meta, body = session.work.step(
                 StepMeta.from_bytes(frame.meta), frame.body, wait_s, self._steps.qsize()
             )
@@ -271,7 +276,7 @@ class Engine:
         except LinkClosed as error:
             session.fault(str(error), "next")
         except (SharedLLMError, ValueError) as error:
-            session.fault(str(error), "here")
+            session.fault(str(error), "here" if frame.kind is Kind.STEP else "request")
         except Exception as error:
             _log.exception("A step failed")
             session.fault(f"The engine failed: {type(error).__name__}.", "here")

@@ -16,7 +16,20 @@ from typing import NoReturn
 
 from sharedllm.engines.errors import NotServed
 from sharedllm.engines.stage import Stage, Work
-from sharedllm.wire import Attach, BadFrame, Codec, Fault, Frame, Kind, Link, LinkClosed, Message, Open
+from sharedllm.wire import (
+    Adapter,
+    Adopted,
+    Attach,
+    BadFrame,
+    Codec,
+    Fault,
+    Frame,
+    Kind,
+    Link,
+    LinkClosed,
+    Message,
+    Open,
+)
 
 __all__ = ["Admission", "Find", "Session", "Sessions"]
 
@@ -24,6 +37,7 @@ Find = Callable[[str, str, int, int], Stage]
 """Load layers ``[start, stop)`` of a model, given its name and the hash of its weights."""
 
 _REMEMBERED = 64  # refused pipelines whose other workers may still come
+_ADAPTERS_BYTES = 256 << 20  # of one pipeline: a thousand users of a model of 135M parameters
 _FEWEST_TOKENS = 256  # a pipeline that can't hold so many positions is not worth opening
 
 
@@ -84,6 +98,12 @@ class Session:
             raise NotServed("A step came before the next worker was reached.")
         return self.following
 
+    def adopt(self, frame: Frame) -> None:
+        """Take an adapter, and tell the primary so. Raises ``BadFrame``, ``BadStep``, ``LinkClosed``."""
+        lent = Adapter.from_bytes(frame.meta)
+        self.work.adopt(lent, frame.body)
+        self.primary.post(Frame(Kind.ADOPTED, self.epoch, frame.step, Adopted(lent.number).to_bytes()))
+
     def fault(self, sentence: str, culprit: str) -> None:
         """Tell the primary what went wrong, and end the pipeline here."""
         with contextlib.suppress(LinkClosed):  # then it is gone, and will see for itself
@@ -138,7 +158,9 @@ class Sessions:
                         f"Layers [{request.start}, {request.stop}) fit here, but only {max(0, free):,} bytes "
                         f"are left for their caches, too few for {_FEWEST_TOKENS} tokens."
                     )
-                session = Session(request, epoch, Work(stage, budget, roundings, last), primary)
+                adapters = min(_ADAPTERS_BYTES, (free - budget) // 8)
+                work = Work(stage, budget, roundings, last, adapters)
+                session = Session(request, epoch, work, primary)
                 self._sessions[request.pipeline] = session
                 self._changed.notify_all()
         if old is not None:
@@ -207,7 +229,8 @@ class Sessions:
 
     def _granted_bytes(self, without: Session | None) -> int:
         others = [session.work for session in self._sessions.values() if session is not without]
-        return sum(work.slots.budget * work.stage.kv_bytes_per_token for work in others)
+        caches = sum(work.slots.budget * work.stage.kv_bytes_per_token for work in others)
+        return caches + sum(work.slots.wardrobe.budget_bytes for work in others)
 
     def _stage(self, request: Open) -> Stage:
         key = (request.model, request.start, request.stop)

@@ -16,8 +16,10 @@ from torch import Tensor
 from sharedllm.engines.errors import BadStep
 from sharedllm.engines.ragged import Ragged
 from sharedllm.engines.slots import Slot, Slots, kv_bytes_per_token
+from sharedllm.engines.wardrobe import Wardrobe
 from sharedllm.model import PackedProjection, Span, pack_weights, steady
-from sharedllm.wire import Codec, Hop, Op, Segment, StepMeta, Want, decode, encode, rounded
+from sharedllm.model.norm import RMSNorm
+from sharedllm.wire import Adapter, Codec, Hop, Op, Segment, StepMeta, Want, decode, encode, rounded
 
 __all__ = ["Stage", "Work"]
 
@@ -33,6 +35,8 @@ class Stage:
         for gain in (weight for weight in span.parameters() if weight.dim() == 1):
             gain.data = gain.data.clone()  # a view would hold the whole mapped file in memory
         self._blocks = list(span.eval().blocks.values())
+        gains = [module.weight.detach() for module in span.modules() if isinstance(module, RMSNorm)]
+        self._gains_GD = torch.stack(gains).float()
         products = [m for m in self._blocks[0].modules() if isinstance(m, PackedProjection)]
         with torch.inference_mode():
             self.steady = all(map(steady, products))
@@ -43,9 +47,10 @@ class Stage:
         """Bytes of cache that one position takes here."""
         return kv_bytes_per_token(self.config, self.stop - self.start)
 
-    def slots(self, budget_bytes: int) -> Slots:
-        """Empty slots for one pipeline that may take so much memory."""
-        return Slots(self.config, self.stop - self.start, budget_bytes // self.kv_bytes_per_token)
+    def slots(self, budget_bytes: int, adapters_bytes: int = 0) -> Slots:
+        """Empty slots for one pipeline that may take so much memory for caches, and so much for adapters."""
+        wardrobe = Wardrobe(self._gains_GD, adapters_bytes)
+        return Slots(self.config, self.stop - self.start, budget_bytes // self.kv_bytes_per_token, wardrobe)
 
     def run(
         self, h_RD: Tensor, segments: tuple[Segment, ...], slots: Slots, roundings: Mapping[int, Codec]
@@ -69,7 +74,8 @@ class Stage:
                 slot.length += segment.rows
         if not parts:
             return h_RD, h_RD[:0]
-        return self._through(h_RD, Ragged(self.config, parts, self.start), _traced(parts), roundings)
+        place = Ragged(self.config, parts, self.start, slots.wardrobe)
+        return self._through(h_RD, place, _traced(parts), roundings)
 
     def _through(
         self, h_RD: Tensor, place: Ragged, traced: list[int], roundings: Mapping[int, Codec]
@@ -90,9 +96,21 @@ class Work:
     The ``last`` stage of a pipeline sends back only the rows that the primary wants.
     """
 
-    def __init__(self, stage: Stage, budget_bytes: int, roundings: Mapping[int, Codec], last: bool) -> None:
-        self.stage, self.slots, self.roundings = stage, stage.slots(budget_bytes), dict(roundings)
+    def __init__(
+        self,
+        stage: Stage,
+        budget_bytes: int,
+        roundings: Mapping[int, Codec],
+        last: bool,
+        adapters_bytes: int = 0,
+    ) -> None:
+        self.stage, self.slots = stage, stage.slots(budget_bytes, adapters_bytes)
+        self.roundings = dict(roundings)
         self.sends, self.last = self.roundings.get(stage.stop, Codec.FP32), last
+
+    def adopt(self, lent: Adapter, body: bytes | bytearray | memoryview) -> None:
+        """Take an adapter that slots may wear from now on. Raises ``BadFrame``, ``BadStep``."""
+        self.slots.wardrobe.adopt(lent, body, self.slots.worn)
 
     def step(
         self, meta: StepMeta, body: bytes | bytearray | memoryview, wait_s: float, queued: int

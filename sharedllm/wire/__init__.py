@@ -11,13 +11,27 @@ from sharedllm.wire.errors import BadFrame, LinkClosed
 from sharedllm.wire.frames import HEADER_BYTES, VERSION, Frame, Header, Kind, read_header
 from sharedllm.wire.limits import DEFAULT_LIMITS, Limits
 from sharedllm.wire.link import Link
-from sharedllm.wire.messages import Attach, Fault, Hello, Message, Note, Open, Opened, Pong, Welcome
+from sharedllm.wire.messages import (
+    Adapter,
+    Adopted,
+    Attach,
+    Fault,
+    Hello,
+    Message,
+    Note,
+    Open,
+    Opened,
+    Pong,
+    Welcome,
+)
 from sharedllm.wire.steps import Hop, Op, Segment, StepMeta, Want
 
 __all__ = [
     "DEFAULT_LIMITS",
     "HEADER_BYTES",
     "VERSION",
+    "Adapter",
+    "Adopted",
     "Attach",
     "BadFrame",
     "Codec",

@@ -25,7 +25,7 @@ from sharedllm.wire.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["HEADER_BYTES", "VERSION", "Frame", "Header", "Kind", "read_header"]
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"SL"
 _HEADER = struct.Struct("<2sBBIIQQ")
 HEADER_BYTES = _HEADER.size
@@ -33,7 +33,7 @@ _MOST = (1 << 64) - 1
 
 
 class Kind(enum.IntEnum):
-    """What a frame is for. HELLO to PONG carry JSON in their meta, STEP and RESULT a ``StepMeta``."""
+    """What a frame is for. STEP and RESULT carry a ``StepMeta`` in their meta, all others JSON or nothing."""
 
     HELLO = 1  # the caller: which versions it speaks
     WELCOME = 2  # the callee: which of them is used
@@ -48,6 +48,8 @@ class Kind(enum.IntEnum):
     PONG = 11
     CLOSE = 12  # the pipeline is over, forget its caches; from a worker: please move it elsewhere
     NOTE = 13  # round the ring: which request a slot belongs to, for the logs
+    ADAPTER = 14  # primary to worker: gains of its span, which slots may wear by number; fp32 in the body
+    ADOPTED = 15  # worker to primary: they lie ready
 
 
 @dataclasses.dataclass(frozen=True)

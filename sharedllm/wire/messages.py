@@ -15,7 +15,19 @@ from typing import Any, Self
 
 from sharedllm.wire.errors import BadFrame
 
-__all__ = ["Attach", "Fault", "Hello", "Message", "Note", "Open", "Opened", "Pong", "Welcome"]
+__all__ = [
+    "Adapter",
+    "Adopted",
+    "Attach",
+    "Fault",
+    "Hello",
+    "Message",
+    "Note",
+    "Open",
+    "Opened",
+    "Pong",
+    "Welcome",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +91,7 @@ class Opened(Message):
     """The span is live. ``kv_tokens``: positions that its memory holds; ``load_s``: what loading took.
 
     ``steady``: whether this machine's products give a row the same bits in any batch (measured at loading).
+    ``adapters``: how many may be lent to the pipeline here at a time.
     """
 
     kv_tokens: int
@@ -87,6 +100,7 @@ class Opened(Message):
     threads: int
     steady: bool
     width: int
+    adapters: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +128,27 @@ class Note(Message):
 
     slot: int
     request: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter(Message):
+    """From now on ``number`` (1 to 2³² − 1) names these gains; of no ``layers``: it is forgotten.
+
+    The body holds what they add to the base's, attention norm and feed-forward norm of each layer in turn:
+    ``2 · layers`` vectors of ``width`` in fp32, little-endian. ``sha256`` is the body's, in hex.
+    """
+
+    number: int
+    sha256: str
+    layers: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Adopted(Message):
+    """The gains of that number lie ready here; steps that are sent now may have slots wear them."""
+
+    number: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """What one step asks of every worker on its way: which rows of the tensor belong where, and what to forget.
 
-A step is a list of *segments*. Those that compute (ROWS, CHUNK) own consecutive rows of the body; those that
-manage memory (ROLLBACK, FORK, FREE) own none. They act in their order, and every worker of the ring sees the
-same segments in the same order, so all caches stay alike without any other message.
+A step is a list of *segments*. Those that compute (ROWS, CHUNK) own consecutive rows of the body; the others
+(ROLLBACK, FORK, FREE, WEAR) own none. They act in their order, and every worker of the ring sees the same
+segments in the same order, so all caches stay alike without any other message.
 
 - CHUNK: rows of a prompt, attended to in one go.
 - ROWS: rows that were, or might have been, computed one at a time: each attends by itself. A token's result
   is then the same bits whether it was decoded alone, in a batch, or replayed after a failure.
 - ROLLBACK: forget the last ``start`` positions of ``slot`` (failover, speculation).
-- FORK: let ``slot`` begin with the first ``start`` positions of ``source`` (shared prompts).
+- FORK: let ``slot`` begin with the first ``start`` positions of ``source``, and wear what it wears (shared
+  prompts).
 - FREE: forget ``slot``.
+- WEAR: let ``slot``, which must hold no position, wear the adapter of number ``source`` from its first row
+  on; 0 is the base.
 
 *Covered*: counts and lengths that do not add up, unknown operations, more segments, rows or hops than the
 limits allow. *Not covered*: whether a slot exists or a position fits (the engine knows).
@@ -40,6 +43,7 @@ class Op(enum.IntEnum):
     ROLLBACK = 2
     FORK = 3
     FREE = 4
+    WEAR = 5
 
 
 class Want(enum.IntEnum):

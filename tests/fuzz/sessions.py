@@ -21,7 +21,7 @@ import torch
 
 from sharedllm.engines import Engine, Stage, server
 from sharedllm.model import Config, Transformer
-from sharedllm.wire import Attach, Codec, Frame, Hello, Kind, Note, Op, Open, Segment, StepMeta, Want
+from sharedllm.wire import VERSION, Attach, Codec, Frame, Hello, Kind, Note, Op, Open, Segment, StepMeta, Want
 
 CONFIG = Config(vocab_size=9, width=8, layers=2, heads=2, kv_heads=1, head_width=4, hidden=8, context=96)
 MODEL, PIPELINE, SOON_S = "ab" * 32, "0" * 32, 20.0
@@ -99,7 +99,7 @@ class Target:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 said = json.dumps({**ADMISSION, "pipeline": PIPELINE}).encode()
                 sock.sendall(script.mutated(struct.pack(">I", len(said)) + said))
-                sock.sendall(script.mutated(_bytes(Frame(Kind.HELLO, meta=Hello([1]).to_bytes()))))
+                sock.sendall(script.mutated(_bytes(Frame(Kind.HELLO, meta=Hello([VERSION]).to_bytes()))))
                 positions = itertools.count()
                 while script:
                     sock.sendall(_record(script, positions))

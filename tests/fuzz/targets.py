@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from sharedllm.wire import (
     HEADER_BYTES,
+    VERSION,
     Attach,
     BadFrame,
     Codec,
@@ -101,10 +102,10 @@ def seeds() -> list[bytes]:
     frame = Frame(Kind.STEP, 3, 4, meta, bytes(32))
     whole = frame.head() + meta + bytes(32)
     messages = [
-        Hello([1]),
-        Welcome(1),
+        Hello([VERSION]),
+        Welcome(VERSION),
         Open("p", "toy", "ab", 0, 2, {"node": "self"}, {"1": "fp16"}),
-        Opened(9, 9, 0.5, 1, True, 8),
+        Opened(9, 9, 0.5, 1, True, 8, 2),
         Attach("p", 1),
         Fault("why", "here"),
         Note(1, "r"),

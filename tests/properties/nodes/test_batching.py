@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sharedllm.engines.slots import Slots
+from sharedllm.engines.wardrobe import Wardrobe
 from sharedllm.model import Config, Sampling, Tokenizer
 from sharedllm.nodes.api.service import Ask
 from sharedllm.nodes.primary.batching import Batcher, Step
@@ -60,7 +61,7 @@ class Worker:
     """A worker's caches, and for each slot which token lies where and how its piece was cut."""
 
     def __init__(self, capacity: int) -> None:
-        self.slots = Slots(CONFIG, 1, capacity)
+        self.slots = Slots(CONFIG, 1, capacity, Wardrobe(torch.ones(2, CONFIG.width), 0))
         self.held: dict[int, list[tuple[int, Segment]]] = {}
 
     def take(self, step: Step) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sharedllm.engines import NotServed, Stage
-from sharedllm.wire import Attach, Codec, Frame, Hello, Kind, Link, Note, Op, Segment, StepMeta
+from sharedllm.wire import VERSION, Attach, Codec, Frame, Hello, Kind, Link, Note, Op, Segment, StepMeta
 from tests.unit.engines.hosts import PIPELINE, SOON_S, Host, Ring, admission, expect, fault, opening, until
 from tests.unit.engines.toys import stage, toy
 
@@ -149,7 +149,7 @@ def test_a_step_of_another_epoch_ends_the_pipeline(host: Host) -> None:
 def test_a_callers_version_must_be_ours(host: Host) -> None:
     link = Link(host.raw(), "the engine")
     link.post(Frame(Kind.HELLO, meta=Hello([7, 8]).to_bytes()))
-    assert "speaks version 1" in fault(link).sentence
+    assert f"speaks version {VERSION}" in fault(link).sentence
 
 
 @pytest.mark.parametrize(

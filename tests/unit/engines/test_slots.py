@@ -7,6 +7,7 @@ import torch
 
 from sharedllm.engines import BadStep, kv_bytes_per_token
 from sharedllm.engines.slots import Slots
+from sharedllm.engines.wardrobe import Wardrobe
 from sharedllm.wire import Op, Segment
 from tests.unit.engines.toys import CONFIGS
 
@@ -15,7 +16,7 @@ LAYERS = 2
 
 
 def slots(budget: int = 1024) -> Slots:
-    return Slots(CONFIG, LAYERS, budget)
+    return Slots(CONFIG, LAYERS, budget, Wardrobe(torch.ones(2 * LAYERS, CONFIG.width), 0))
 
 
 def filled(held: Slots, number: int, length: int) -> None:

@@ -14,7 +14,7 @@ MESSAGES: list[Message] = [
     Welcome(1),
     Open("p" * 32, "toy", "ab" * 32, 0, 4, None, {}),
     Open("p" * 32, "toy", "ab" * 32, 0, 4, {"node": "x", "endpoints": [{"port": 1}]}, {"4": "fp16"}),
-    Opened(4096, 512, 0.5, 2, True, 576),
+    Opened(4096, 512, 0.5, 2, True, 576, 64),
     Attach("p" * 32, 4),
     Fault("The worker's memory is full – മതി.", "here"),
     Note(7, "req-1"),
