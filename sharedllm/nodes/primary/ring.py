@@ -19,7 +19,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sharedllm.engines import greet
+from torch import Tensor
+
+from sharedllm.engines import Lending, greet, lent
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import DialFailed
 from sharedllm.nodes.primary.sequence import CHUNK
@@ -90,6 +92,7 @@ class Ring:
         self.paths: dict[str, str] = {}
         self.pongs: dict[str, tuple[float, Pong]] = {}
         self._links: dict[str, Link] = {}
+        self._lending = Lending()
         self._pinged_s = 0.0
         self.closed = False
 
@@ -122,6 +125,11 @@ class Ring:
         return min(opened.kv_tokens for opened in self.opened.values())
 
     @property
+    def adapters(self) -> int:
+        """How many adapters may be lent at a time."""
+        return min(opened.adapters for opened in self.opened.values())
+
+    @property
     def steady(self) -> bool:
         """Whether every worker's products are (see ``Opened``)."""
         return all(opened.steady for opened in self.opened.values())
@@ -135,6 +143,21 @@ class Ring:
         extra = {"request_id": request_id[:64], "pipeline": self.route.pipeline, "slot": slot}
         _log.info("%d tokens to compute", tokens, extra=extra)
         self.send(Frame(Kind.NOTE, self.epoch, meta=Note(slot, request_id[:64]).to_bytes()))
+
+    def lend(self, number: int, delta: Mapping[str, Tensor] | None, then: Callable[[], object]) -> None:
+        """Send every worker its layers' part of a norm adapter (None: let it forget that number).
+
+        When all have it, the loop is to run ``then``, unless the pipeline is over; a worker that can't take
+        it is ``Down``. Raises ``BadAdapter`` for gains that do not fit.
+        """
+        members = self.route.members
+        frames = [lent(number, delta, m.start, m.stop, self.opened[m.node].width) for m in members]
+        serial = self._lending.begin(number, [m.node for m in members], lambda: self.closed or then())
+        for member, frame in zip(members, frames, strict=True):
+            try:
+                self._links[member.node].post(dataclasses.replace(frame, epoch=self.epoch, step=serial))
+            except LinkClosed as error:
+                self._events.put(Down(self, member.node, "dead", str(error)))
 
     def ping(self) -> None:
         """Ask every worker whether it lives; answers appear in ``pongs`` and ``rtt_s``."""
@@ -238,16 +261,13 @@ class Ring:
             return  # from before a failover: never taken for new
         elif frame.kind is Kind.FAULT:
             fault = Fault.from_bytes(frame.meta)
-            self._events.put(
-                Down(
-                    self,
-                    self._culprit(member, fault.culprit),
-                    _KINDS.get(fault.culprit, "dead"),
-                    fault.sentence,
-                )
-            )
+            culprit, kind = self._culprit(member, fault.culprit), _KINDS.get(fault.culprit, "dead")
+            self._events.put(Down(self, culprit, kind, fault.sentence))
         elif frame.kind is Kind.CLOSE:
             self._events.put(Down(self, member.node, "leaving", f"{member.name} asks to be relieved."))
+        elif frame.kind is Kind.ADOPTED:
+            if (then := self._lending.adopted(member.node, frame)) is not None:
+                self._events.put(then)
         elif frame.kind is Kind.RESULT and member is self.route.members[-1]:
             self._events.put((self, frame, time.monotonic()))
         else:
