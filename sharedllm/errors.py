@@ -17,6 +17,7 @@ __all__ = [
     "BadPrompt",
     "BadReceipt",
     "BadRecipe",
+    "BadText",
     "CatalogueTampered",
     "DownloadFailed",
     "MissingSource",
@@ -67,6 +68,10 @@ class BadAdapter(SharedLLMError):
 
 class BadRecipe(SharedLLMError):
     """A training recipe, or a checkpoint, does not fit what it is used with."""
+
+
+class BadText(SharedLLMError):
+    """A person's own text can't be read, is not UTF-8, or is too short to learn from and to judge by."""
 
 
 class BadBet(SharedLLMError):
