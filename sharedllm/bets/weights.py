@@ -19,7 +19,17 @@ from sharedllm.bets.specialists import TRAINED_WHOLE, adapted
 from sharedllm.model import Config, Transformer, token_nats
 from sharedllm.store import Loaded, sha256_of
 
-__all__ = ["Weights", "alone", "blend", "losses", "of_base", "of_specialist", "permuted", "wearing"]
+__all__ = [
+    "Weights",
+    "alone",
+    "blend",
+    "divergence",
+    "losses",
+    "of_base",
+    "of_specialist",
+    "permuted",
+    "wearing",
+]
 
 Weights = Mapping[str, Tensor]
 
@@ -113,3 +123,18 @@ def losses(model: Transformer, weights: Weights, excerpts: Sequence[corpus.Excer
     with wearing(model, weights):
         rows = (torch.tensor([excerpt.tokens]) for excerpt in excerpts)
         return [nats for row in rows for nats in token_nats(model, row)[0].tolist()]
+
+
+@torch.no_grad()
+def divergence(model: Transformer, a: Weights, b: Weights, excerpts: Sequence[corpus.Excerpt]) -> float:
+    """Give the mean Jeffreys divergence of two models' next-token distributions over a text, in nats."""
+    total, tokens = 0.0, 0
+    for excerpt in excerpts:
+        tokens_BT = torch.tensor([excerpt.tokens[:-1]])
+        with wearing(model, a):
+            p_TV = model(tokens_BT)[0].double().log_softmax(-1)
+        with wearing(model, b):
+            q_TV = model(tokens_BT)[0].double().log_softmax(-1)
+        total += float(((p_TV.exp() - q_TV.exp()) * (p_TV - q_TV)).sum())
+        tokens += len(p_TV)
+    return total / tokens
