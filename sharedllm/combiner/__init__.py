@@ -10,23 +10,34 @@ ensemble).
 """
 
 from sharedllm.combiner.bounds import (
+    PowerSlack,
     SequenceSlack,
     Slack,
     best_switching,
     fixed_share_price,
     fixed_share_slack,
+    power_slack,
     sequence_slack,
     token_slack,
     tolerance,
 )
+from sharedllm.combiner.combiner import Combiner
 from sharedllm.combiner.mixture import mixture, token_log_probabilities
 from sharedllm.combiner.product import geometric_mean, power_mean, product, raw_sum
+from sharedllm.combiner.pruning import Course, Pruned, PruningSlack, longest_sleep, pruning_slack
+from sharedllm.combiner.router import Router
 from sharedllm.combiner.rules import by_rule
 from sharedllm.combiner.weights import Bayes, FixedShare, Static, Uniform, Weights
 
 __all__ = [
     "Bayes",
+    "Combiner",
+    "Course",
     "FixedShare",
+    "PowerSlack",
+    "Pruned",
+    "PruningSlack",
+    "Router",
     "SequenceSlack",
     "Slack",
     "Static",
@@ -37,9 +48,12 @@ __all__ = [
     "fixed_share_price",
     "fixed_share_slack",
     "geometric_mean",
+    "longest_sleep",
     "mixture",
     "power_mean",
+    "power_slack",
     "product",
+    "pruning_slack",
     "raw_sum",
     "sequence_slack",
     "token_log_probabilities",

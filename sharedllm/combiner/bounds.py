@@ -8,6 +8,10 @@ With ``a_i = log p_i(x_t)``, weights w that sum to one, ``m`` the mixture's log-
 4. ``Σ_v exp m(v) = 1``.
 5. Bayes, whole text: ``L ≤ min_i (L_i − ln w_i)`` = best + ln N, with equality to ``−ln Σ_i w_i exp(−L_i)``.
 6. Fixed share, whole text: ``L ≤ best sequence with k switches + fixed_share_price(k)``, for every k.
+7. Power mean of order r ∈ [0, 1]: ``m ≥ Σ_i w_i a_i``, and for r > 0 ``m ≥ max_i (a_i + ln(w_i)/r)``, because
+   the means grow with r and the mean of order 1 sums to one. It may exceed ``max_i a_i``: 1 does not hold.
+
+What pruning costs is in ``pruning``.
 
 *Covered*: these, deterministically, for any specialists over one vocabulary. *Not covered*: a comparison with
 the best single specialist beyond 5 and 6. On a given text a mixture can lose to it, on one token it can't
@@ -29,14 +33,18 @@ import torch
 from torch import Tensor
 
 from sharedllm.combiner.mixture import check_log_probabilities, mixture, token_log_probabilities
+from sharedllm.combiner.product import power_mean
 from sharedllm.errors import BadMixture
 
 __all__ = [
+    "PowerSlack",
     "SequenceSlack",
     "Slack",
     "best_switching",
     "fixed_share_price",
     "fixed_share_slack",
+    "gap",
+    "power_slack",
     "sequence_slack",
     "token_slack",
     "tolerance",
@@ -81,6 +89,24 @@ class SequenceSlack:
     identity_residual_nats: float
 
 
+@dataclass(frozen=True)
+class PowerSlack:
+    """Per token, how far a power mean is from failing 7 and 4 (nats, fp64); no share floor at r = 0."""
+
+    above_best_share_T: Tensor | None
+    above_mean_T: Tensor
+    sums_to_one_T: Tensor
+
+    def minimum(self) -> dict[str, float]:
+        """Give the least slack over tokens, by inequality, in nats."""
+        slacks = {
+            "above_best_share_nats": self.above_best_share_T,
+            "above_mean_nats": self.above_mean_T,
+            "sums_to_one_nats": self.sums_to_one_T,
+        }
+        return {name: float(slack_T.min()) for name, slack_T in slacks.items() if slack_T is not None}
+
+
 def tolerance(dtype: torch.dtype, largest_nats: float) -> float:
     """Say how negative rounding alone may make a slack, for log-probabilities up to ``largest_nats``."""
     return max(FLOOR_NATS[dtype], 4 * torch.finfo(dtype).eps * abs(largest_nats))
@@ -113,11 +139,28 @@ def _slack(a_NT: Tensor, logw_NT: Tensor, m_T: Tensor, sums_T: Tensor | None) ->
     best_T = a_NT.masked_fill(w_NT == 0, -torch.inf).amax(0)
     share_T = (a_NT + logw_NT).amax(0)
     mean_T = torch.where(w_NT == 0, 0.0, w_NT * a_NT).sum(0)
-    return Slack(_gap(best_T, m_T), _gap(m_T, share_T), _gap(m_T, mean_T), sums_T)
+    return Slack(gap(best_T, m_T), gap(m_T, share_T), gap(m_T, mean_T), sums_T)
 
 
-def _gap(high_T: Tensor, low_T: Tensor) -> Tensor:
-    """Subtract, taking −inf on both sides (a token all call impossible) as equal."""
+def power_slack(logp_NTV: Tensor, logw_NT: Tensor, r: float, tokens_T: Tensor) -> PowerSlack:
+    """Take the power mean of order r and measure inequalities 7 and 4 on each token, in ``logp``'s precision.
+
+    Raises ``BadMixture`` as ``power_mean`` does.
+    """
+    m_TV = power_mean(logp_NTV, r, logw_NT)
+    a_NT = token_log_probabilities(logp_NTV, tokens_T).to(torch.float64)
+    logw_NT = logw_NT.to(torch.float64)
+    m_T = m_TV.gather(1, tokens_T[:, None]).squeeze(1).to(torch.float64)
+    w_NT = logw_NT.exp()
+    return PowerSlack(
+        gap(m_T, (a_NT + logw_NT / r).amax(0)) if r > 0 else None,
+        gap(m_T, torch.where(w_NT == 0, 0.0, w_NT * a_NT).sum(0)),
+        -m_TV.to(torch.float64).logsumexp(1).abs(),
+    )
+
+
+def gap(high_T: Tensor, low_T: Tensor) -> Tensor:
+    """Subtract two sides of an inequality; −inf on both (a token all call impossible) is equality."""
     return torch.where(high_T == low_T, 0.0, high_T - low_T)
 
 

@@ -1,10 +1,10 @@
 """Ways to combine by multiplying: some are safe against the average of the specialists, some are not.
 
-All are unweighted, over ``logp_NTV`` along the first dimension, and give ``logp_TV`` in nats. Against the
-mean of the specialists' log-probabilities at a token, the normalised power mean is never worse exactly for r
-∈ [0, 1] (arXiv 2603.04204): r = 1 is the mixture, r = 0 the geometric mean. No bound of the mixture's second
-kind (``max − ln N``) holds for r < 1 in general: at r = 0 one specialist with probability zero vetoes the
-token.
+All go over ``logp_NTV`` along the first dimension and give ``logp_TV`` in nats; only the power mean takes
+weights. Against the mean of the specialists' log-probabilities at a token, the normalised power mean is never
+worse exactly for r ∈ [0, 1] (arXiv 2603.04204): r = 1 is the mixture, r = 0 the geometric mean. The mixture's
+second bound (``max − ln N``) becomes ``max − ln(N)/r``, and nothing at r = 0, where one specialist with
+probability zero vetoes the token.
 
 | name | a distribution? | never below the mean of a_i? |
 |---|---|---|
@@ -23,6 +23,7 @@ import math
 import torch
 from torch import Tensor
 
+from sharedllm.combiner.mixture import check_weights
 from sharedllm.errors import BadMixture
 
 __all__ = ["geometric_mean", "power_mean", "product", "raw_sum"]
@@ -46,21 +47,38 @@ def geometric_mean(logp_NTV: Tensor) -> Tensor:
     return _normalised(logp_NTV.mean(0))
 
 
-def power_mean(logp_NTV: Tensor, r: float) -> Tensor:
-    """Take the mean of order r of the probabilities, ``(mean_i p_i^r)^{1/r}``, and renormalise.
+def power_mean(logp_NTV: Tensor, r: float, logw: Tensor | None = None) -> Tensor:
+    """Take the mean of order r of the probabilities, ``(Σ_i w_i p_i^r)^{1/r}``, and renormalise.
 
-    Continuous down to r = 0 (the geometric mean). Raises ``BadMixture`` for r outside [0, 1], where the
-    guarantee ends, and where nothing is left.
+    ``logw_N`` or ``logw_NT``; uniform if none is given. Continuous down to r = 0 (the geometric mean). Raises
+    ``BadMixture`` for r outside [0, 1], where the guarantee ends, for weights that do not sum to one, and
+    where nothing is left.
     """
     if not 0.0 <= r <= 1.0:
         raise BadMixture(f"Power means are safe for r between 0 and 1 only, got {r}; choose r in [0, 1].")
+    if logw is None:
+        logw = torch.full(logp_NTV.shape[:1], -math.log(len(logp_NTV)), dtype=torch.float64)
+    if logw.ndim not in (1, 2) or logw.shape != logp_NTV.shape[: logw.ndim]:
+        raise BadMixture(
+            f"Weights of shape {tuple(logw.shape)} do not fit log-probabilities {tuple(logp_NTV.shape)}."
+        )
+    check_weights(logw)
+    logw = logw.to(logp_NTV.dtype).reshape(*logw.shape, *(1,) * (logp_NTV.ndim - logw.ndim))
+    logp_NTV = logp_NTV.masked_fill(logw == -torch.inf, 0.0 if r < _NEGLIGIBLE else -torch.inf)
     if r < _NEGLIGIBLE:
-        return geometric_mean(logp_NTV)
-    pivot_TV = logp_NTV.amax(0)
-    pivot_TV = torch.where(pivot_TV == -torch.inf, torch.zeros_like(pivot_TV), pivot_TV)
-    # expm1 and log1p: at small r the mean differs from one by about r, which 1 + … would round away.
-    excess_TV = ((logp_NTV - pivot_TV) * r).expm1_().mean(0)
-    return _normalised(pivot_TV + excess_TV.clamp_(min=-1.0).log1p_() / r)
+        return _normalised((logw.exp() * logp_NTV).sum(0))
+    return _normalised(_mean_of_order(logp_NTV, logw, r))
+
+
+def _mean_of_order(logp: Tensor, logw: Tensor, r: float) -> Tensor:
+    """``ln (Σ_i w_i p_i^r)^{1/r}``, its relative error a few ulps for every r, weight and probability."""
+    pivot = logp.gather(0, (logw + r * logp).argmax(0, keepdim=True))[0]
+    pivot = torch.where(pivot == -torch.inf, torch.zeros_like(pivot), pivot)
+    d = (logp - pivot) * r
+    # near one, which small r always is, 1 + … would round the excess away; far from it, the excess cancels
+    excess = torch.where(d < 1, logw.exp() * d.expm1(), (logw + d).exp() - logw.exp()).sum(0)
+    log_sum = torch.where(excess > -0.5, excess.log1p(), (logw + d).logsumexp(0))
+    return pivot + log_sum / r
 
 
 def _normalised(logp_TV: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ its own::
     m_V = mixture(logp_NV, state.logw_N)
     logw_N = state.observe(a_N)      # what each said of the token that came -> weights for the next one
 
-A state never changes a tensor in place, so ``state.logw_N`` can be kept, and set back to undo tokens. All
-of it is fp64.
+A state never changes a tensor in place: ``kept = state.start()`` costs nothing and undoes the tokens after it
+(speculation, failover). All of it is fp64.
 
 | kind | guarantee on total log loss (nats, T tokens, N specialists) | source |
 |---|---|---|
@@ -18,6 +18,8 @@ of it is fp64.
 | ``Static`` | on its own fitting text ≤ best specialist + T · ``gap_nats`` | EM on a convex problem |
 | ``Bayes`` | ≤ best + ln N; equals −ln mean_i exp(−L_i) | DeSantis et al. 1988; Cesa-Bianchi & Lugosi 2006 |
 | ``FixedShare`` | ≤ best sequence with k switches + ``fixed_share_price`` | Herbster & Warmuth 1998 |
+| ``Router`` (``router``) | on the text that chose it ≤ ``Static`` there | its start; the best step is kept |
+| ``Pruned`` (``pruning``) | as what it prunes, over tokens at which one is awake | Freund et al. 1997 |
 
 A token that every specialist of positive weight calls impossible says nothing about which one is right: it
 leaves the posterior as it was (its own loss is infinite whatever one does). Bet b004.
@@ -41,10 +43,11 @@ __all__ = ["Bayes", "FixedShare", "Static", "Uniform", "Weights"]
 class Weights:
     """Something that weighs N specialists before each token; ``logw_N`` are the weights of the next one.
 
-    A kind says in ``_after`` where the weights go from one token to the next.
+    A kind says in ``after`` where the weights go from one token to the next.
     """
 
     logw_N: Tensor
+    needs_context = False
 
     def start(self) -> Self:
         """Give a state of its own that begins where this one stands: what one request carries along."""
@@ -62,7 +65,7 @@ class Weights:
 
         Raises ``BadMixture`` for NaN, +inf, or another number of specialists.
         """
-        self.logw_N = self._after(self.logw_N, _matching(a_N[:, None], len(self.logw_N))[:, 0])
+        self._move(self._checked(a_N[:, None])[:, 0])
         return self.logw_N
 
     def update(self, a_N: Tensor) -> None:
@@ -70,21 +73,41 @@ class Weights:
         self.observe(a_N)
 
     def carry(self, a_NT: Tensor, context_TF: Tensor | None = None) -> Tensor:
-        """Move past T tokens; give the weights used before each, ``logw_NT``. Raises as ``observe`` does."""
+        """Move past T tokens; give the weights used before each, ``logw_NT``.
+
+        ``context_TF`` is what was known before each token; a router needs it. Raises as ``observe`` does.
+        """
         # rows of their own, as observe gets them: a kernel may round strided memory differently
-        a_TN = _matching(a_NT, len(self.logw_N)).T.contiguous()
+        a_TN = self._checked(a_NT).T.contiguous()
+        given = 0 if context_TF is None else len(context_TF)
+        if given != len(a_TN) and (self.needs_context or context_TF is not None):
+            raise BadMixture(
+                f"These weights need the context before each of {len(a_TN)} tokens, got {given}."
+            )
         logw_TN = torch.empty_like(a_TN)
         for t, a_N in enumerate(a_TN):
             logw_TN[t] = self.logw_N if context_TF is None else self.look(context_TF[t])
-            self.logw_N = self._after(self.logw_N, a_N)
+            self._move(a_N)
         return logw_TN.T
 
     def run(self, a_NT: Tensor, context_TF: Tensor | None = None) -> Tensor:
         """Give the weights before each token, ``logw_NT``, from the present state on, which stays."""
         return self.start().carry(a_NT, context_TF)
 
-    def _after(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
-        """Give the weights after a token; unchanged for kinds that learn nothing from it."""
+    def _checked(self, a_NT: Tensor) -> Tensor:
+        a_NT = check_log_probabilities(a_NT)
+        n = len(self.logw_N)
+        if a_NT.shape[0] != n:
+            raise BadMixture(
+                f"These weights are for {n} specialists, the log-probabilities for {a_NT.shape[0]}."
+            )
+        return a_NT
+
+    def _move(self, a_N: Tensor) -> None:
+        self.logw_N = self.after(self.logw_N, a_N)
+
+    def after(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
+        """Give the weights after a token that found ``logw_N``; unchanged for kinds that learn nothing."""
         return logw_N
 
 
@@ -92,13 +115,6 @@ def _uniform(n: int) -> Tensor:
     if n < 1:
         raise BadMixture(f"A mixture needs at least one specialist, got {n}.")
     return torch.full((n,), -math.log(n), dtype=torch.float64)
-
-
-def _matching(a_NT: Tensor, n: int) -> Tensor:
-    a_NT = check_log_probabilities(a_NT)
-    if a_NT.shape[0] != n:
-        raise BadMixture(f"These weights are for {n} specialists, the log-probabilities for {a_NT.shape[0]}.")
-    return a_NT
 
 
 def _posterior(logw_N: Tensor, a_N: Tensor) -> Tensor:
@@ -143,7 +159,7 @@ class Static(Weights):
 
     def carry(self, a_NT: Tensor, context_TF: Tensor | None = None) -> Tensor:
         """Give the same ``logw_N`` at each token, as ``logw_NT``."""
-        a_NT = _matching(a_NT, len(self.logw_N))
+        a_NT = self._checked(a_NT)
         return self.logw_N[:, None].expand(-1, a_NT.shape[1])
 
 
@@ -182,7 +198,8 @@ class FixedShare(Weights):
         self._log_keep = math.log1p(-n * gift) if n * gift < 1.0 else -math.inf
         self._log_gift = math.log(gift) if gift else -math.inf
 
-    def _after(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
+    def after(self, logw_N: Tensor, a_N: Tensor) -> Tensor:
+        """Bayes' rule, then the share."""
         posterior_N = _posterior(logw_N, a_N)
         if self.alpha == 0.0 or len(logw_N) == 1:
             return posterior_N
