@@ -18,6 +18,7 @@ __all__ = [
     "BadReceipt",
     "BadRecipe",
     "BadText",
+    "BankFull",
     "CatalogueTampered",
     "DownloadFailed",
     "MissingSource",
@@ -64,6 +65,10 @@ class BadPrompt(SharedLLMError):
 
 class BadAdapter(SharedLLMError):
     """An adapter belongs to another base, has wrong shapes, or holds NaN."""
+
+
+class BankFull(SharedLLMError):
+    """More users than a bank of adapters has room for."""
 
 
 class BadRecipe(SharedLLMError):

@@ -10,6 +10,7 @@ b069.
 
 from sharedllm.adapters import library
 from sharedllm.adapters.apply import METHODS, applied
+from sharedllm.adapters.bank import Bank, base_gains, delta_gains
 from sharedllm.adapters.file import AT_REST, Adapter, Header, header, read, rounded, write
 from sharedllm.adapters.fit import FIT_VERSION, Budget, Fit, fit
 from sharedllm.adapters.sweep import CENTRES, Sweep, Trial, fit_cached, sweep
@@ -20,12 +21,15 @@ __all__ = [
     "FIT_VERSION",
     "METHODS",
     "Adapter",
+    "Bank",
     "Budget",
     "Fit",
     "Header",
     "Sweep",
     "Trial",
     "applied",
+    "base_gains",
+    "delta_gains",
     "fit",
     "fit_cached",
     "header",
