@@ -14,23 +14,37 @@ from typing import TYPE_CHECKING, Any
 
 from sharedllm.store.blobs import Blobs
 from sharedllm.store.cache import cached, canonical_json, home, sha256_of
+from sharedllm.store.collection import Collected, collect
 from sharedllm.store.packages import Progress
 
 if TYPE_CHECKING:
     from sharedllm.store.conversion import Loaded, opened_ends, opened_span
     from sharedllm.store.manifest import Manifest
-    from sharedllm.store.zoo import Known, export, load, names, resolve, save, verify
+    from sharedllm.store.zoo import (
+        Known,
+        export,
+        keep_model,
+        load,
+        names,
+        resolve,
+        save,
+        verify,
+        with_weights,
+    )
 
 __all__ = [
     "Blobs",
+    "Collected",
     "Known",
     "Loaded",
     "Manifest",
     "Progress",
     "cached",
     "canonical_json",
+    "collect",
     "export",
     "home",
+    "keep_model",
     "load",
     "names",
     "opened_ends",
@@ -39,6 +53,7 @@ __all__ = [
     "save",
     "sha256_of",
     "verify",
+    "with_weights",
 ]
 
 # torch takes a second to import, and whoever only hashes, caches or fetches needs none of it

@@ -1,8 +1,20 @@
-"""Blobs: files named by the SHA-256 of their content, so that a name can't come to mean something else."""
+"""Blobs: files named by the SHA-256 of their content, so that a name can't come to mean something else.
+
+A process that wrote or opened a blob holds an advisory lock on it until it ends, so that ``collect`` leaves
+it alone. What comes from another machine grows in ``incoming``, in a file named by the hash that is expected,
+and becomes a blob only when it has it; a transfer that was cut goes on where it ended.
+
+*Covered*: a wrong byte anywhere (nothing is kept), a cut transfer, two that fetch the same blob at once, more
+bytes than announced, a disk too small (said before the first byte). *Not covered*: file systems without
+``flock``; a wrong byte is noticed at the end, not where it is.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,11 +22,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sharedllm.errors import BadModelFile
+from sharedllm.errors import BadModelFile, SharedLLMError, WriteFailed
 from sharedllm.store import atomic
 from sharedllm.store.cache import home, sha256_of
 
-__all__ = ["Blobs", "Sink"]
+__all__ = ["Arriving", "BlobBusy", "Blobs", "Sink"]
+
+_CHUNK_BYTES = 1 << 20
+_held: dict[Path, tuple[int, int]] = {}  # blob -> its inode, and the descriptor that locks it
+
+
+class BlobBusy(SharedLLMError):
+    """Another process receives this very blob now."""
 
 
 class Sink(Protocol):
@@ -53,13 +72,60 @@ class Blobs:
 
     def put(self, write: Callable[[Sink], None]) -> str:
         """Store what ``write`` writes and return its hash. Raises ``WriteFailed``, leaving nothing."""
-        with self._incoming() as (new, sink):
-            write(sink)
-            sha256 = sink.digest.hexdigest()
-            # one that is there is replaced too: it may be damaged, and whoever mapped it keeps the old one
-            new.path = self.path(sha256)
-            new.path.parent.mkdir(exist_ok=True)
+        with contextlib.ExitStack() as until_held:
+            with self._incoming() as (new, sink):
+                write(sink)
+                sha256 = sink.digest.hexdigest()
+                until_held.enter_context(self.unchanging())
+                # one that is there is replaced too: it may be damaged, and who mapped it keeps the old one
+                new.path = self.path(sha256)
+                new.path.parent.mkdir(exist_ok=True)
+            _hold(self.path(sha256))
         return sha256
+
+    @contextmanager
+    def arriving(self, sha256: str, size: int, *, wait: bool = True) -> Iterator[Arriving]:
+        """Yield what is here of a blob of ``size`` bytes, to be written on; it is kept when it is whole.
+
+        If the body ends early or raises, what arrived stays for the next time. Raises ``BadModelFile`` for
+        content of another hash, leaving nothing; ``WriteFailed`` if the disk has no room; ``BlobBusy`` if
+        another process receives it, unless told to ``wait``.
+        """
+        path, partial = self.path(sha256), self.root / "incoming" / sha256
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(partial, wait) as file:
+            whole = path.is_file() and path.stat().st_size == size
+            arriving = Arriving(sha256, size, None if whole else file)
+            if not whole:
+                _refuse_full_disk(partial.parent, size - arriving.offset)
+            try:
+                yield arriving
+                if not whole and arriving.offset == size:
+                    arriving.check()
+                    os.fsync(file.fileno())
+                    with self.unchanging():
+                        path.parent.mkdir(exist_ok=True)
+                        partial.replace(path)
+                        _hold(path)
+            finally:
+                if whole or arriving.offset == 0:
+                    partial.unlink(missing_ok=True)
+
+    def hold(self, sha256: str) -> Path:
+        """Say where the blob is, and keep ``collect`` from removing it until this process ends."""
+        with self.unchanging():
+            return _hold(self.path(sha256))
+
+    @contextmanager
+    def unchanging(self, *, alone: bool = False) -> Iterator[None]:
+        """Run the body while nobody collects; ``alone``: while nobody adds a blob either."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
 
     def put_bytes(self, data: bytes) -> str:
         """Store ``data`` and return its hash."""
@@ -92,3 +158,82 @@ class Blobs:
     def _incoming(self) -> Iterator[tuple[atomic.Unnamed, _Hashing]]:
         with atomic.naming(self.root) as new:
             yield new, _Hashing(new.file)
+
+
+class Arriving:
+    """A blob on its way: ``offset`` bytes of ``size`` are here, hashed; ``write`` adds the next ones."""
+
+    def __init__(self, sha256: str, size: int, file: BinaryIO | None) -> None:
+        self.sha256, self.size, self.offset = sha256, size, size
+        self._file, self._digest = file, hashlib.sha256()
+        if file is not None:
+            self.offset = 0
+            if os.fstat(file.fileno()).st_size > size:
+                file.truncate(0)
+            while chunk := file.read(_CHUNK_BYTES):
+                self._digest.update(chunk)
+                self.offset += len(chunk)
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``. Raises ``BadModelFile`` for more bytes than announced, forgetting all of them."""
+        if self._file is None or self.offset + len(data) > self.size:
+            self._forget()
+            raise BadModelFile(
+                f"More than the {self.size:,} bytes of blob {self.sha256} arrived; they were thrown away. "
+                "Fetch it again, or from somebody else."
+            )
+        self._file.write(data)
+        self._digest.update(data)
+        self.offset += len(data)
+
+    def check(self) -> None:
+        """Raise ``BadModelFile`` unless what arrived is the blob, forgetting all of it."""
+        found = self._digest.hexdigest()
+        if found != self.sha256:
+            self._forget()
+            raise BadModelFile(
+                f"What arrived as blob {self.sha256} hashes to {found}; it was thrown away. Fetch it again, "
+                "or from somebody else."
+            )
+
+    def _forget(self) -> None:
+        if self._file is not None:
+            self._file.truncate(0)
+            self.offset = 0
+
+
+def _hold(path: Path) -> Path:
+    with contextlib.suppress(FileNotFoundError):
+        inode = path.stat().st_ino
+        before = _held.get(path)
+        if before is None or before[0] != inode:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            _held[path] = (os.fstat(handle).st_ino, handle)
+            if before is not None:
+                os.close(before[1])
+    return path
+
+
+@contextmanager
+def _alone(path: Path, wait: bool) -> Iterator[BinaryIO]:
+    """Yield the file at ``path``, made if need be, which nobody else has open so."""
+    while True:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlobBusy(f"Blob {path.name} is being received already; try again later.") from None
+            # whoever had it before may have made a blob of it, or thrown it away
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield file
+                return
+
+
+def _refuse_full_disk(folder: Path, to_come: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if to_come > free:
+        raise WriteFailed(
+            f"{to_come:,} bytes are to come, but the disk of {folder} has {free:,} left. Free some space, or "
+            "point SHAREDLLM_HOME at another disk, and try again."
+        )

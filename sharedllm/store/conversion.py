@@ -140,7 +140,7 @@ def _mapped(manifest: Manifest) -> dict[str, torch.Tensor]:
     faults = _faults(manifest)
     if faults:
         raise BadModelFile(f"{manifest.name} can't be loaded: {faults[0]} Fetch or train the model again.")
-    return safetensors.read_tensors(Blobs().path(manifest.weights_sha256))
+    return safetensors.read_tensors(Blobs().hold(manifest.weights_sha256))
 
 
 def refuse_nan(name: str, tensor: torch.Tensor, where: str) -> None:

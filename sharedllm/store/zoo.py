@@ -1,12 +1,13 @@
 """A name, a path or a repository becomes a live model: converted the first time, mapped from then on.
 
 *Covered*: two processes that load the same model at once (one converts, the other waits), a conversion whose
-blobs were deleted or cut short (done again). *Not covered*: removing what is no longer wanted; delete the
-store's folder.
+blobs were deleted or cut short (done again). *Not covered*: forgetting a saved model; delete its file in
+``models``, and ``collect`` removes the blobs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -27,8 +28,9 @@ from sharedllm.store.cache import home, sha256_of
 from sharedllm.store.conversion import Loaded, is_whole, keep, opened, refuse_nan
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
+from sharedllm.store.specialists import directory
 
-__all__ = ["Known", "export", "load", "names", "resolve", "save", "verify"]
+__all__ = ["Known", "export", "keep_model", "load", "names", "resolve", "save", "verify", "with_weights"]
 
 _CONVERTER = 1  # raise it when conversions come out differently: older results are then not used
 _ARTEFACTS = Path(__file__).parent / "artefacts"
@@ -97,6 +99,28 @@ def resolve(name_or_path: str | Path, *, progress: Progress | None = None) -> Ma
     return _from_path(name_or_path, progress)
 
 
+def with_weights(sha256: str) -> Manifest | None:
+    """Find the model with these weights among all that is whole in the store, whatever it is called.
+
+    A specialist that is an adapter counts as its base.
+    """
+    found = [path for folder in ("models", "converted") for path in sorted((home() / folder).glob("*.json"))]
+    for path in found:
+        with contextlib.suppress(FileNotFoundError, BadModelFile):
+            manifest = Manifest.from_bytes(path.read_bytes(), str(path))
+            if manifest.weights_sha256 == sha256 and is_whole(manifest):
+                return manifest
+    for path in _shipped():
+        manifest = Manifest.from_bytes(path.read_bytes(), str(path))
+        if manifest.weights_sha256 == sha256:
+            return _from_artefact(manifest)
+    for name in directory.names():
+        body = dataclasses.replace(directory.find(name).body, adapter=None)
+        if body.weights_sha256 == sha256 and is_whole(body):
+            return body
+    return None
+
+
 def save(
     name: str,
     model: Transformer,
@@ -116,13 +140,26 @@ def save(
             f"{name!r} can't name a saved model; use up to 64 lower-case letters, digits, dots, dashes and "
             f"underscores, and none of: {', '.join(_PACKAGES)}."
         )
+    manifest = keep_model(name, model, tokenizer, licence=licence, provenance=provenance, dtype=dtype)
+    atomic.write_bytes(home() / "models" / f"{name}.json", manifest.to_bytes())
+    return manifest
+
+
+def keep_model(
+    name: str,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    *,
+    licence: str,
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> Manifest:
+    """Store a model's blobs and describe them, under no name yet; raises as ``save``."""
     tensors = {
         key: (tuple(tensor.shape), functools.partial(_at_rest, tensor))
         for key, tensor in model.state_dict().items()
     }
-    manifest = keep(name, Source(model.config, tokenizer, tensors, licence, provenance), dtype)
-    atomic.write_bytes(home() / "models" / f"{name}.json", manifest.to_bytes())
-    return manifest
+    return keep(name, Source(model.config, tokenizer, tensors, licence, provenance), dtype)
 
 
 def export(name: str, folder: Path) -> list[Path]:
@@ -141,9 +178,8 @@ def export(name: str, folder: Path) -> list[Path]:
 def names() -> list[Known]:
     """List the models that ``load`` knows by name, sorted."""
     known = {name: Known(name, f"trained by `sharedllm train {name}`", False) for name in _RECIPES}
-    for path in _ARTEFACTS.glob("*.json"):
-        if not path.name.endswith(".tokenizer.json"):
-            known[path.stem] = Known(path.stem, "ships with sharedllm", True)
+    for path in _shipped():
+        known[path.stem] = Known(path.stem, "ships with sharedllm", True)
     for path in (home() / "models").glob("*.json"):
         known[path.stem] = Known(path.stem, "saved in the store", True)
     for name, package in _PACKAGES.items():
@@ -162,6 +198,10 @@ def verify(name_or_path: str | Path) -> Manifest:
     for name, tensor in opened(manifest).model.state_dict().items():
         refuse_nan(name, tensor, manifest.name)
     return manifest
+
+
+def _shipped() -> list[Path]:
+    return sorted(path for path in _ARTEFACTS.glob("*.json") if not path.name.endswith(".tokenizer.json"))
 
 
 def _at_rest(tensor: torch.Tensor) -> torch.Tensor:
