@@ -1,0 +1,1 @@
+"""What the federation costs, in bytes and seconds; see ``__main__``."""
