@@ -19,24 +19,36 @@ from the models named; why a specialist said what it said (an identity is not an
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sharedllm.attribution.shares import LogShares, log_shares
+from sharedllm.attribution.entry import UNIT_NATS, Entry, verify
+from sharedllm.attribution.shares import LogShares, log_shares, responsibilities
 from sharedllm.errors import BadLedger
-from sharedllm.store import canonical_json
 
-__all__ = ["UNIT_NATS", "Entry", "Ledger", "entries", "evidence", "reconcile", "verify"]
+__all__ = [
+    "UNIT_NATS",
+    "Entry",
+    "Ledger",
+    "Row",
+    "billionths",
+    "entries",
+    "evidence",
+    "reconcile",
+    "rows",
+    "verify",
+]
 
-UNIT_NATS = 2.0**-40
+Amounts = tuple[int, ...]
+Possible = tuple[int | None, ...]
+Row = tuple[int, Possible, Possible, Amounts, Amounts, int, int, int]
+"""Token, logw, logp, evidence, prior, diversity, remainder, joint: an ``Entry`` without its specialists."""
+
+
 _LARGEST_NATS = 2.0**20  # keeps every sum of lines inside 64 bits
-_WEIGHTS_MISS_ONE_BY = 1e-9
-_SCHEMA = "sharedllm-ledger-entry/1"
 _CHUNK_ELEMENTS = 1 << 23  # of N × T × V at a time: 64 MiB in fp64
 
 
@@ -52,42 +64,6 @@ class Ledger:
         return (self.shares.total() - self.joint_T).abs()
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One token's fixed-point ledger; all amounts are integers in units of 2^-40 nat, None is −inf."""
-
-    specialists: tuple[str, ...]
-    token: int
-    logw: tuple[int | None, ...]
-    logp: tuple[int | None, ...]
-    evidence: tuple[int, ...]
-    prior: tuple[int, ...]
-    diversity: int
-    remainder: int
-    joint: int
-
-    def canonical(self) -> bytes:
-        """Write the entry the one way that hashes are taken of (canonical JSON with a schema id)."""
-        return canonical_json({"schema": _SCHEMA, **asdict(self)})
-
-    @classmethod
-    def from_canonical(cls, data: bytes) -> Entry:
-        """Read what ``canonical`` wrote, byte for byte; raises ``BadLedger`` for anything else."""
-        try:
-            given: dict[str, Any] = json.loads(data)
-            values: dict[str, Any] = {field.name: given[field.name] for field in fields(cls)}
-            values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-            entry = cls(**values)
-            same = entry.canonical() == data
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadLedger(f"These {len(data)} bytes are no ledger entry ({error}).") from error
-        if not same:
-            raise BadLedger(
-                f"These {len(data)} bytes are no canonical {_SCHEMA}; take them as they were logged."
-            )
-        return entry
-
-
 def evidence(logits_NTV: Tensor, tokens_T: Tensor) -> Tensor:
     """Give ``a_NT = log p_i(x_t)`` in fp64 from logits of any precision, upcast before log-softmax.
 
@@ -97,11 +73,11 @@ def evidence(logits_NTV: Tensor, tokens_T: Tensor) -> Tensor:
         raise BadLedger(f"Logits {tuple(logits_NTV.shape)} do not fit {tuple(tokens_T.shape)} tokens.")
     n, t, v = logits_NTV.shape
     a_NT = torch.empty(n, t, dtype=torch.float64)
-    rows = max(1, _CHUNK_ELEMENTS // (n * v))
-    for start in range(0, t, rows):
-        logits = logits_NTV[:, start : start + rows].to(torch.float64)
-        index = tokens_T[None, start : start + rows, None].expand(n, -1, 1)
-        a_NT[:, start : start + rows] = logits.gather(2, index).squeeze(2) - logits.logsumexp(2)
+    step = max(1, _CHUNK_ELEMENTS // (n * v))
+    for start in range(0, t, step):
+        logits = logits_NTV[:, start : start + step].to(torch.float64)
+        index = tokens_T[None, start : start + step, None].expand(n, -1, 1)
+        a_NT[:, start : start + step] = logits.gather(2, index).squeeze(2) - logits.logsumexp(2)
     return a_NT
 
 
@@ -132,21 +108,54 @@ def entries(
             f"{len(specialists)} names and {tuple(tokens_T.shape)} tokens do not fit lines "
             f"{tuple(a_NT.shape)}."
         )
+    written = [Entry(specialists, *row) for row in rows(a_NT, logw_NT, joint_T, tokens_T)]
+    for entry in written:
+        verify(entry)
+    return written
+
+
+def rows(a_NT: Tensor, logw_NT: Tensor, joint_T: Tensor, tokens_T: Tensor) -> list[Row]:
+    """Give what follows ``specialists`` in each of T entries, in the order of an ``Entry``'s fields.
+
+    For whoever writes many: every row re-adds to its joint exactly, and is refused where its lines do not
+    make that joint to rounding, all tokens at once; ``verify`` then looks at each. Raises as ``entries``
+    does.
+    """
     ledger = reconcile(a_NT, logw_NT, joint_T)
+    # fp64 moves an exponent by ulps of the largest amount, so a line by ``size²`` of them
+    size_T = torch.stack([x_NT.abs().masked_fill(x_NT == -torch.inf, 0) for x_NT in (a_NT, logw_NT)]).amax(
+        (0, 1)
+    )
+    wrong_T = ledger.residuals() > 1e-11 + 1e-15 * size_T.to(torch.float64) ** 2
+    if bool(wrong_T.any()):
+        at = int(wrong_T.nonzero()[0])
+        raise BadLedger(
+            f"The joint is {float(joint_T[at])} nats for token {at}, and its specialists make "
+            f"{float(ledger.shares.total()[at])}; give the joint in fp64, of the same weights."
+        )
+    shares = ledger.shares
     columns = zip(
         tokens_T.tolist(),
-        *(_units(x_NT) for x_NT in (logw_NT, a_NT, ledger.shares.evidence_NT, ledger.shares.prior_NT)),
-        _units(ledger.shares.diversity_T[None]),
+        *(_units(x_NT) for x_NT in (logw_NT, a_NT, shares.evidence_NT, shares.prior_NT)),
+        _units(shares.diversity_T[None]),
         _units(ledger.joint_T[None]),
         strict=True,
     )
-    written = []
-    for token, logw, logp, seen, prior, (diversity,), (joint,) in columns:
-        remainder = joint - sum(seen) - sum(prior) - diversity
-        entry = Entry(specialists, token, logw, logp, seen, prior, diversity, remainder, joint)
-        verify(entry)
-        written.append(entry)
-    return written
+    return [
+        (token, logw, logp, seen, prior, diversity, joint - sum(seen) - sum(prior) - diversity, joint)
+        for token, logw, logp, seen, prior, (diversity,), (joint,) in columns
+    ]
+
+
+def billionths(a_NT: Tensor, logw_NT: Tensor) -> list[tuple[int, ...]]:
+    """Give each token's responsibilities in whole billionths that add up to 1,000,000,000 exactly.
+
+    What rounding leaves over goes to the largest. Raises ``BadLedger`` as ``responsibilities`` does.
+    """
+    r_TN = (responsibilities(a_NT, logw_NT).T * 1e9).round().to(torch.int64)
+    largest_T1 = r_TN.argmax(1, keepdim=True)
+    r_TN.scatter_add_(1, largest_T1, 1_000_000_000 - r_TN.sum(1, keepdim=True))
+    return [tuple(row) for row in r_TN.tolist()]
 
 
 def _units(x_NT: Tensor) -> list[tuple[Any, ...]]:
@@ -160,71 +169,3 @@ def _units(x_NT: Tensor) -> list[tuple[Any, ...]]:
         tuple(value if finite else None for value, finite in zip(values, flags, strict=True))
         for values, flags in zip(rounded_TN.tolist(), finite_TN.tolist(), strict=True)
     ]
-
-
-def verify(entry: Entry) -> None:
-    """Re-add an entry's lines, make them again from what it carries; raises ``BadLedger`` if one is off."""
-    n = len(entry.specialists)
-    columns = (entry.logw, entry.logp, entry.evidence, entry.prior)
-    if n < 1 or len(set(entry.specialists)) != n or any(len(column) != n for column in columns):
-        raise BadLedger(
-            f"An entry needs one line of each kind per specialist, each named once; {n} are named."
-        )
-    amounts = [*(x for column in columns for x in column), entry.diversity, entry.remainder, entry.joint]
-    if any(type(x) is not int for x in amounts if x is not None) or None in entry.evidence + entry.prior:
-        raise BadLedger("An entry's amounts are integers in units of 2^-40 nat; one of them is not.")
-    total = sum(entry.evidence) + sum(entry.prior) + entry.diversity + entry.remainder
-    if total != entry.joint:
-        raise BadLedger(
-            f"The lines add up to {total} units and the joint is {entry.joint}: {entry.joint - total} are "
-            "missing. A line, the joint, or the list of specialists was changed."
-        )
-    _verify_lines(entry)
-
-
-def _verify_lines(entry: Entry) -> None:
-    logw = [_nats(x) for x in entry.logw]
-    logp = [_nats(x) for x in entry.logp]
-    if abs(math.fsum(math.exp(min(x, 1.0)) for x in logw) - 1.0) > _WEIGHTS_MISS_ONE_BY:
-        raise BadLedger(
-            "The weights of an entry's specialists do not sum to one; one was left out or changed."
-        )
-    both = [w + p for w, p in zip(logw, logp, strict=True)]
-    top = max(both)
-    if top == -math.inf:
-        raise BadLedger("No specialist of an entry gives its token any probability, so it has no joint.")
-    joint = top + math.log(math.fsum(math.exp(x - top) for x in both))
-    r = [math.exp(x - joint) for x in both]
-    allowance = _allowance_units(logw, logp, joint)
-    made = {
-        "joint": (joint, entry.joint),
-        "diversity": (
-            -math.fsum(x * (b - joint) for x, b in zip(r, both, strict=True) if x),
-            entry.diversity,
-        ),
-        "remainder": (0.0, entry.remainder),
-    }
-    for i, name in enumerate(entry.specialists):
-        made[f"evidence of {name}"] = (r[i] * logp[i] if r[i] else 0.0, entry.evidence[i])
-        made[f"prior of {name}"] = (r[i] * logw[i] if r[i] else 0.0, entry.prior[i])
-    for line, (expected_nats, units) in made.items():
-        if abs(expected_nats / UNIT_NATS - units) > allowance:
-            raise BadLedger(
-                f"The {line} is {units} units and should be {expected_nats / UNIT_NATS:.0f} by the "
-                f"entry's own log-probabilities (rounding explains {allowance:.0f}); it was changed."
-            )
-
-
-def _nats(units: int | None) -> float:
-    return -math.inf if units is None else units * UNIT_NATS
-
-
-def _allowance_units(logw: list[float], logp: list[float], joint: float) -> float:
-    """Bound what rounding does to a line, in units, for amounts as large as ``size`` nats.
-
-    Half a unit per line and input: an input off by a unit moves a responsibility by that share, so a line by
-    ``size`` units each for log w and log p. fp64 moves the exponent by ulps of ``size``, so a line by
-    ``size²`` of them.
-    """
-    size = max(abs(x) for x in [*logw, *logp, joint] if x > -math.inf)
-    return 2 * len(logw) + 4 + 3 * size + 8 * size**2 * 2.0**-52 / UNIT_NATS

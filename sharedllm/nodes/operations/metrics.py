@@ -77,6 +77,8 @@ requests = _counter("requests_total", "Requests ended, by outcome (stop, length,
 http_requests = _counter(
     "http_requests_total", "Answers to HTTP requests, by route.", "route", "method", "status"
 )
+answers_audited = _counter("answers_audited_total", "Answers that are in the audit log as a whole.")
+answers_unaudited = _counter("answers_unaudited_total", "Answers served but not audited: no receipt.")
 active = _gauge("requests_active", "Requests that are generating.")
 waiting = _gauge("requests_waiting", "Requests in the queue.")
 tokens = _counter("tokens_total", "Tokens, by kind (prompt, cached, generated).", "kind")

@@ -1,0 +1,110 @@
+"""What the log holds of an answer: a head, then its tokens in pieces, then its end, each naming the last.
+
+Every record carries the SHA-256 of the one before it, so the last commits to the whole answer, and one
+inclusion proof proves all of it. Tokens are written in pieces, as they come: after a crash in mid-answer the
+log holds what was served up to the last piece. (A leaf for each token would make as many proofs as tokens; a
+single leaf for an answer would lose it in a crash, and is limited to 64 KB by the log's format.)
+
+The prompt is in the log only as a hash, with a salt that the log does not hold; the salt's hash makes every
+record of an answer unguessable, so tiles and checkpoints may be shown to anyone. Records themselves hold
+token ids and are for the node's own user and whoever has the receipt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sharedllm.attribution.log import LARGEST_ENTRY_BYTES
+from sharedllm.errors import BadReceipt
+
+__all__ = ["BILLION", "MOST_SPECIALISTS", "SCHEMA", "Chain", "Head", "prompt_hash", "record_hash"]
+
+SCHEMA = "sharedllm-answer/1"
+MOST_SPECIALISTS = 512
+BILLION = 1_000_000_000
+_AMOUNT_BYTES, _ROOM_BYTES = 21, 512  # digits, sign and comma of 2^60 units; keys and hash of a record
+
+TokenRow = tuple[int, Sequence[int | None], Sequence[int | None], Sequence[int], Sequence[int], int, int, int]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Who asked what of whom. Hashes and keys are hex; ``began_unix_s`` is the node's word."""
+
+    request_id: str
+    client_key: str | None
+    model: str
+    specialists: tuple[str, ...]
+    ids: tuple[str, ...]
+    rule: str
+    prompt_sha256: str
+    prompt_tokens: int
+    salt_sha256: str
+    began_unix_s: int
+
+
+def prompt_hash(salt: bytes, prompt: Sequence[int]) -> str:
+    """The hash of a prompt's token ids under a salt, without which it can't be guessed."""
+    return hashlib.sha256(salt + json.dumps(list(prompt), separators=(",", ":")).encode()).hexdigest()
+
+
+def record_hash(record: bytes) -> str:
+    """What the next record says of this one."""
+    return hashlib.sha256(record).hexdigest()
+
+
+class Chain:
+    """Writes an answer's records; raises ``BadReceipt`` for a head that no log can hold."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = _canonical({"kind": "head", **dataclasses.asdict(head)})
+        if len(head.specialists) > MOST_SPECIALISTS or len(self.head) > LARGEST_ENTRY_BYTES:
+            raise BadReceipt(
+                f"An answer of {len(head.specialists)} specialists can't be audited: the log takes "
+                f"{MOST_SPECIALISTS} specialists and {LARGEST_ENTRY_BYTES:,} bytes for their names."
+            )
+        self.tokens = 0
+        self._most_rows = (LARGEST_ENTRY_BYTES - _ROOM_BYTES) // (
+            _AMOUNT_BYTES * (4 + 5 * len(head.specialists)) + 16
+        )
+        self._previous = record_hash(self.head)
+
+    def pieces(self, rows: Sequence[TokenRow], shares: Sequence[Sequence[int]]) -> list[bytes]:
+        """The next tokens' records: ledger rows (``attribution.Row``) and shares in billionths."""
+        written = []
+        for at in range(0, len(rows), self._most_rows):
+            piece = [
+                [*row, share]
+                for row, share in zip(
+                    rows[at : at + self._most_rows], shares[at : at + self._most_rows], strict=True
+                )
+            ]
+            written.append(self._next({"kind": "tokens", "first": self.tokens, "rows": piece}))
+            self.tokens += len(piece)
+        return written
+
+    def end(self, finish_reason: str) -> bytes:
+        """The last record."""
+        return self._next({"kind": "end", "tokens": self.tokens, "finish_reason": finish_reason})
+
+    def _next(self, record: dict[str, Any]) -> bytes:
+        data = _canonical({**record, "previous": self._previous})
+        self._previous = record_hash(data)
+        return data
+
+
+def _canonical(record: dict[str, Any]) -> bytes:
+    """As ``store.canonical_json``, without its look at every number's neighbours: all keys are ours."""
+    text = json.dumps(
+        {"schema": SCHEMA, **record},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+    return text.encode()
