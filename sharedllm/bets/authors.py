@@ -17,14 +17,20 @@ from sharedllm.model import token_nats
 from sharedllm.shapes import bits_per_byte
 from sharedllm.store import Loaded
 
-__all__ = ["Author"]
+__all__ = ["Author", "shuffled"]
+
+
+def shuffled(tokens: Sequence[int], seed: int) -> list[int]:
+    """Put tokens in random order: word counts stay, sentences go."""
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))
+    return [tokens[i] for i in order.tolist()]
 
 
 class Author:
     """One of ``corpus.users`` with a base and a budget; raises what ``corpus.user`` raises.
 
-    ``train`` are the author's training tokens; ``documents`` names the held-out document of each scored
-    token.
+    ``train`` and ``validation`` are the author's tokens to learn from and to choose settings on, ``test`` the
+    held-out excerpts; ``documents`` names the held-out document of each scored token.
     """
 
     def __init__(
@@ -34,21 +40,27 @@ class Author:
         user = corpus.user(name)
         self.name = name
         self.train = self._tokens(user.train)
-        self._held = self._tokens(user.validation)
-        self._test = corpus.excerpts(base.tokenizer.encode, user.test, test_tokens, budget.window)
-        self.documents = [excerpt.document for excerpt in self._test for _ in excerpt.tokens[1:]]
+        self.validation = self._tokens(user.validation)
+        self.test = corpus.excerpts(base.tokenizer.encode, user.test, test_tokens, budget.window)
+        self.documents = [excerpt.document for excerpt in self.test for _ in excerpt.tokens[1:]]
         self._key = {"base": base.manifest.weights_sha256, "user": user.sha256, "test_tokens": test_tokens}
 
     def _tokens(self, documents: Sequence[Document]) -> list[int]:
         return [token for document in documents for token in self._base.tokenizer.encode(document.text)]
 
     def fit(
-        self, method: str, lr: float | None, seed: int, text: Sequence[int] | None = None
+        self,
+        method: str,
+        lr: float | None,
+        seed: int,
+        text: Sequence[int] | None = None,
+        judge: Sequence[int] | None = None,
     ) -> adapters.Fit:
-        """Fit on ``text`` (the author's own by default), stopped on the author's validation text."""
+        """Fit on ``text``, stopped on ``judge``: by default the author's training and validation text."""
         own = self.train if text is None else text
+        held = self.validation if judge is None else judge
         return adapters.fit_cached(
-            self._base, own, self._held, method, lr, seed, self._budget, precision=self._precision
+            self._base, own, held, method, lr, seed, self._budget, precision=self._precision
         )
 
     def sweep(self, method: str, seed: int, most: int) -> adapters.Sweep:
@@ -56,7 +68,7 @@ class Author:
         return adapters.sweep(
             self._base,
             self.train,
-            self._held,
+            self.validation,
             method,
             seed,
             self._budget,
@@ -73,8 +85,7 @@ class Author:
 
     def shuffled(self, seed: int) -> list[int]:
         """Put the author's own tokens in random order."""
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        return [self.train[i] for i in order.tolist()]
+        return shuffled(self.train, seed)
 
     def losses(self, fit: adapters.Fit | None = None, **cell: object) -> list[float]:
         """Score the held-out books under a fit (none: the base), in nats; kept as a checkpoint.
@@ -84,7 +95,7 @@ class Author:
 
         @torch.no_grad()
         def score() -> list[float]:
-            rows = (torch.tensor([excerpt.tokens]) for excerpt in self._test)
+            rows = (torch.tensor([excerpt.tokens]) for excerpt in self.test)
             return [nats for row in rows for nats in token_nats(self._base.model, row)[0].tolist()]
 
         def compute() -> list[float]:
@@ -100,5 +111,5 @@ class Author:
     def bits_per_byte(self, total_nats: float) -> float:
         """Convert a summed held-out loss to bits per byte of the scored text."""
         decode = self._base.tokenizer.decode
-        scored_bytes = sum(len(decode(excerpt.tokens[1:]).encode()) for excerpt in self._test)
+        scored_bytes = sum(len(decode(excerpt.tokens[1:]).encode()) for excerpt in self.test)
         return bits_per_byte(total_nats, scored_bytes)

@@ -1,0 +1,176 @@
+"""A circle of users: their learning rates, their adapters, those of the controls, and everybody's losses.
+
+Learning rates are swept per method on validation text, for each of the users named in ``swept``; the other
+users take the median of those, so that a large base need not be swept for all.
+
+*Covered*: equal tokens for every fit; noise arms that stop on noise. *Not covered*: a learning rate for each
+seed (sweeps are of seed 0), or for a control: noise is fitted at the author's rate.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sharedllm import adapters
+from sharedllm.bets.authors import Author, shuffled
+from sharedllm.bets.evidence import cluster_means
+from sharedllm.bets.losses import Losses
+from sharedllm.bets.personal.scoring import scored
+from sharedllm.bets.runner import progress
+from sharedllm.errors import BadRecipe
+from sharedllm.store import Loaded
+
+__all__ = ["Arms", "Circle"]
+
+Arms = Mapping[str, Callable[[str], Iterable[adapters.Adapter | None]]]
+_PIECE = 1024  # tokens in a row from one author where texts are pooled
+_JUDGE_SEED = 1 << 20  # the noise that a fit on noise stops on is other noise
+
+
+class Circle:
+    """Users of ``base`` under one budget; raises what ``corpus.user`` raises, ``BadRecipe`` for odd names.
+
+    ``swept`` names the users with a sweep of their own, ``most`` the fits of one sweep at most.
+    """
+
+    def __init__(
+        self,
+        base: Loaded,
+        users: Sequence[str],
+        budget: adapters.Budget,
+        *,
+        test_tokens: int,
+        precision: str,
+        swept: Sequence[str],
+        most: int,
+    ) -> None:
+        if not swept or not set(swept) <= set(users):
+            raise BadRecipe(
+                f"Learning rates are swept for {', '.join(swept) or 'nobody'}, the users are "
+                f"{', '.join(users)}; sweep for at least one of them."
+            )
+        self.base, self.users, self.budget = base, tuple(users), budget
+        self.authors = {name: Author(base, name, budget, test_tokens, precision) for name in users}
+        self._precision, self._swept, self._most = precision, tuple(swept), most
+        self._sweeps: dict[tuple[str, str], tuple[float, bool]] = {}
+
+    def lr(self, user: str | None, method: str) -> float:
+        """Give the user's learning rate of a method; for None, and users without a sweep, the median one."""
+        if user in self._swept:
+            return self._sweep(str(user), method)[0]
+        return statistics.median_low(self._sweep(name, method)[0] for name in self._swept)
+
+    def rates(self, methods: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Give all users' learning rates by user and method, sweeping where none was swept yet."""
+        pairs = [(name, method) for name in self._swept for method in methods]
+        for name, method in progress(pairs, "learning-rate sweeps"):
+            self._sweep(name, method)
+        return {name: {method: self.lr(name, method) for method in methods} for name in self.users}
+
+    @property
+    def on_edge(self) -> int:
+        """Count the sweeps so far whose best rate has no worse one on one side."""
+        return sum(edge for _, edge in self._sweeps.values())
+
+    def _sweep(self, user: str, method: str) -> tuple[float, bool]:
+        if (user, method) not in self._sweeps:
+            found = self.authors[user].sweep(method, 0, self._most)
+            self._sweeps[user, method] = found.lr, found.at_edge
+        return self._sweeps[user, method]
+
+    def fit(self, user: str, method: str, seed: int) -> adapters.Fit:
+        """Fit a method to the user's own text, at the user's rate."""
+        lr = None if method == "unigram" else self.lr(user, method)
+        return self.authors[user].fit(method, lr, seed)
+
+    def own(self, user: str, seed: int) -> adapters.Adapter:
+        """Give the user's norm adapter."""
+        return self.fit(user, "norm", seed).adapter
+
+    def others(self, user: str, seed: int) -> list[adapters.Adapter]:
+        """Give every other user's norm adapter: text of the same size by somebody else."""
+        return [self.own(name, seed) for name in self.users if name != user]
+
+    def random(self, user: str, seed: int) -> adapters.Fit:
+        """Fit gains to uniform random tokens at the user's rate, stopped on more of them (b060)."""
+        return self.authors[user].fit("norm", self.lr(user, "norm"), seed, *self._noise(seed))
+
+    def shuffled(self, user: str, seed: int) -> adapters.Fit:
+        """Fit gains to the user's tokens in random order, stopped on validation text in random order."""
+        author = self.authors[user]
+        judge = shuffled(author.validation, seed + _JUDGE_SEED)
+        return author.fit("norm", self.lr(user, "norm"), seed, author.shuffled(seed), judge)
+
+    def general(self, seed: int, without: str | None = None) -> adapters.Fit:
+        """Fit gains to as much text of each user (but ``without``), under the budget of one user."""
+        asked = [self.authors[name] for name in self.users if name != without]
+        return adapters.fit_cached(
+            self.base,
+            _pooled([author.train for author in asked], self.budget.tokens),
+            _pooled([author.validation for author in asked], self.budget.validation),
+            "norm",
+            self.lr(None, "norm"),
+            seed,
+            self.budget,
+            precision=self._precision,
+        )
+
+    def nats(self, user: str, adapter: adapters.Adapter | None = None) -> NDArray[np.float64]:
+        """Score the user's held-out text under an adapter (None: the base), nats per token."""
+        return scored(self.base, self.authors[user].test, adapter)
+
+    def matrix(self, seed: int) -> NDArray[np.float64]:
+        """Give ``gains_UU``: how much user j's adapter lowers user i's loss, mean over documents, nats."""
+        gains_UU = np.empty((len(self.users), len(self.users)))
+        for i, name in enumerate(progress(self.users, "rows of the matrix")):
+            base_T = self.nats(name)
+            for j, other in enumerate(self.users):
+                gain_T = base_T - self.nats(name, self.own(other, seed))
+                gains_UU[i, j] = cluster_means(gain_T, self.authors[name].documents).mean()
+        return gains_UU
+
+    def losses(self, arms: Arms) -> Losses:
+        """Score arms on every user's held-out text; an arm of several adapters counts as their mean loss.
+
+        An arm is a function from a user to the adapters it is made of.
+        """
+        table = Losses()
+        for name in progress(self.users, "users fitted and scored"):
+            scores = {
+                arm: np.mean([self.nats(name, adapter) for adapter in of(name)], axis=0)
+                for arm, of in arms.items()
+            }
+            table.add(name, self.authors[name].documents, scores)
+        return table
+
+    def _noise(self, seed: int) -> tuple[list[int], list[int]]:
+        high = self.base.model.config.vocab_size
+
+        def drawn(tokens: int, seed: int) -> list[int]:
+            generator = torch.Generator().manual_seed(seed)
+            noise: list[int] = torch.randint(high, (tokens,), generator=generator).tolist()
+            return noise
+
+        spare = self.budget.window + 1
+        return (
+            drawn(2 * self.budget.tokens + spare, seed),
+            drawn(self.budget.validation + spare, seed + _JUDGE_SEED),
+        )
+
+
+def _pooled(texts: Sequence[Sequence[int]], each: int) -> list[int]:
+    """Take about ``each`` tokens of every text, in pieces spread evenly over it, one author after another."""
+    pool: list[int] = []
+    for text in texts:
+        count = max(1, min(each, len(text)) // _PIECE)
+        room = max(0, len(text) - _PIECE)
+        size = min(_PIECE, each)
+        for i in range(count):
+            start = room * i // max(1, count - 1)
+            pool += text[start : start + size]
+    return pool
