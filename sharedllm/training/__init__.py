@@ -17,6 +17,7 @@ from sharedllm.training.base import (
     domain_losses,
     keep,
     prepare,
+    surroundings,
     train_base,
 )
 from sharedllm.training.data import Streams, encode
@@ -57,6 +58,7 @@ __all__ = [
     "overall",
     "prepare",
     "specialist",
+    "surroundings",
     "train",
     "train_base",
 ]

@@ -28,7 +28,17 @@ from sharedllm.training.evaluate import held_out, overall
 from sharedllm.training.loop import OnStep, Report, duplicate, time_steps, train
 from sharedllm.training.recipe import THIRTY_M, TOY, Recipe
 
-__all__ = ["BASES", "Prepared", "base", "budget_for", "domain_losses", "keep", "prepare", "train_base"]
+__all__ = [
+    "BASES",
+    "Prepared",
+    "base",
+    "budget_for",
+    "domain_losses",
+    "keep",
+    "prepare",
+    "surroundings",
+    "train_base",
+]
 
 BASES: dict[str, tuple[Recipe, Config]] = {"toy": (TOY, TOY_CONFIG), "30m": (THIRTY_M, THIRTY_M_CONFIG)}
 
@@ -149,14 +159,21 @@ def _provenance(prepared: Prepared, recipe: Recipe, report: Report, seed: int) -
     return {
         "recipe": recipe.to_dict(),
         "seed": seed,
-        "commit": _commit(),
         "text_sha256": prepared.text,
         "tokens": report.tokens,
         "seconds": round(report.seconds, 1),
         "last_loss_nats": round(sum(report.losses_nats[-20:]) / len(report.losses_nats[-20:]), 4),
+        **surroundings(next(prepared.model.parameters()).device),
+    }
+
+
+def surroundings(device: torch.device) -> dict[str, str]:
+    """Say what code on what machine trains, as provenance tells it."""
+    return {
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "hardware": _hardware(next(prepared.model.parameters()).device),
+        "hardware": _hardware(device),
     }
 
 
