@@ -6,9 +6,11 @@ covered*: who may wear what (the primary's business).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -44,20 +46,37 @@ def lent(number: int, delta: Mapping[str, Tensor] | None, start: int, stop: int,
     return Frame(Kind.ADAPTER, meta=meta, body=body)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Awaited:
+    """An adapter's number, who has not answered yet, what happens then, and since when."""
+
+    number: int
+    nodes: set[str]
+    then: Then
+    since_s: float
+
+
 class Lending:
     """Adapters on their way to the workers of one pipeline, and who has not said that it has them."""
 
     def __init__(self) -> None:
         self._serials = itertools.count(1)
-        self._awaited: dict[int, tuple[int, set[str], Then]] = {}
+        self._awaited: dict[int, _Awaited] = {}
         self._changing = threading.Lock()
 
     def begin(self, number: int, nodes: Iterable[str], then: Then) -> int:
         """Await an answer of each node; return what the step of the frames must be."""
         with self._changing:
             serial = next(self._serials)
-            self._awaited[serial] = number, set(nodes), then
+            self._awaited[serial] = _Awaited(number, set(nodes), then, time.monotonic())
         return serial
+
+    def late(self, after_s: float) -> set[str]:
+        """The nodes that have owed an answer for so long."""
+        with self._changing:
+            now_s = time.monotonic()
+            overdue = [each.nodes for each in self._awaited.values() if now_s - each.since_s > after_s]
+            return set().union(*overdue)
 
     def adopted(self, node: str, frame: Frame) -> Then | None:
         """Take a node's answer; return what is to happen if it was the last one awaited.
@@ -66,11 +85,11 @@ class Lending:
         """
         number = Adopted.from_bytes(frame.meta).number
         with self._changing:
-            sent, missing, then = self._awaited.get(frame.step, (0, set(), None))
-            if then is None or sent != number or node not in missing:
+            awaited = self._awaited.get(frame.step)
+            if awaited is None or awaited.number != number or node not in awaited.nodes:
                 raise BadFrame(f"It has taken adapter {number}, which it was not sent.")
-            missing.remove(node)
-            if missing:
+            awaited.nodes.remove(node)
+            if awaited.nodes:
                 return None
             del self._awaited[frame.step]
-        return then
+        return awaited.then

@@ -92,7 +92,7 @@ class Ring:
         self.paths: dict[str, str] = {}
         self.pongs: dict[str, tuple[float, Pong]] = {}
         self._links: dict[str, Link] = {}
-        self._lending = Lending()
+        self.lending = Lending()
         self._pinged_s = 0.0
         self.closed = False
 
@@ -152,7 +152,7 @@ class Ring:
         """
         members = self.route.members
         frames = [lent(number, delta, m.start, m.stop, self.opened[m.node].width) for m in members]
-        serial = self._lending.begin(number, [m.node for m in members], lambda: self.closed or then())
+        serial = self.lending.begin(number, [m.node for m in members], lambda: self.closed or then())
         for member, frame in zip(members, frames, strict=True):
             try:
                 self._links[member.node].post(dataclasses.replace(frame, epoch=self.epoch, step=serial))
@@ -266,7 +266,7 @@ class Ring:
         elif frame.kind is Kind.CLOSE:
             self._events.put(Down(self, member.node, "leaving", f"{member.name} asks to be relieved."))
         elif frame.kind is Kind.ADOPTED:
-            if (then := self._lending.adopted(member.node, frame)) is not None:
+            if (then := self.lending.adopted(member.node, frame)) is not None:
                 self._events.put(then)
         elif frame.kind is Kind.RESULT and member is self.route.members[-1]:
             self._events.put((self, frame, time.monotonic()))

@@ -21,6 +21,7 @@ _PING_OVERDUE_S = 0.5
 _SILENT_S = 6.0
 _SILENT_OVERDUE_S = 1.5
 _HUNG = 5.0  # a worker that answers pings but not steps is given up after so many deadlines
+_LENT_S = 30.0  # so long may a worker take to take an adapter; no step need be on its way meanwhile
 _ASK_S = 10.0  # so often is reported, and may a better pipeline be asked for
 _ASK_SLOW_S = 3.0
 _REFRESH_S = 240.0  # tickets live for ten minutes
@@ -50,6 +51,8 @@ class Watch:
         if overdue and not silent and age_s > _HUNG * due_s:
             stuck = max(ring.route.members, key=lambda m: ring.pongs[m.node][1].busy_s)
             return Down(ring, stuck.node, "frozen", f"A step has been on its way for {age_s:.1f} s.")
+        if owing := ring.lending.late(_LENT_S):
+            return Down(ring, min(owing), "frozen", f"It has not taken an adapter within {_LENT_S:.0f} s.")
         if not silent and since_s > (_PING_OVERDUE_S if overdue else _PING_S):
             self._pinged_s = now_s
             ring.ping()

@@ -75,6 +75,19 @@ def test_all_are_asked_at_once_and_again_every_other_second(clock: Clock, ring: 
     assert len(asked) == 3
 
 
+def test_whoever_does_not_take_an_adapter_in_time_is_frozen(
+    clock: Clock, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sight = Watch()
+    ring.lending.begin(1, ["w2"], lambda: None)
+    answer(ring, w1=0, w2=0)
+    assert sight.look(ring, 0.0, 1.0) is None
+    monkeypatch.setattr(watch, "_LENT_S", -1.0)
+    down = sight.look(ring, 0.0, 1.0)
+    assert down is not None
+    assert (down.node, down.kind) == ("w2", "frozen")
+
+
 def test_whoever_is_silent_for_six_seconds_is_frozen(clock: Clock, ring: Ring) -> None:
     sight = Watch()
     sight.look(ring, 0.0, 1.0)
