@@ -1,4 +1,4 @@
-"""A token's bits depend on its own sequence alone: not on company, cuts, forks, replays or threads."""
+"""A token's bits depend on its own sequence and adapter alone: not on company, cuts, forks or threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sharedllm.engines import Stage
 from sharedllm.wire import Codec, Op, Segment, Want
-from tests.unit.engines.toys import CONFIGS, Chain, stage, toy
+from tests.unit.engines.toys import CONFIGS, Chain, adapted, delta, stage, toy
 
 CUTS = [(0, 4), (0, 2, 4), (0, 1, 3, 4), (0, 3, 4), (0, 1, 2, 3, 4)]
 CODECS = {name: dict.fromkeys((0, 2, 4), Codec.named(name)) for name in ("fp32", "fp16", "int8")}
@@ -48,25 +48,35 @@ def piece(sequence: int, fed: int, most: int) -> Segment:
 
 
 @functools.cache
-def reference(kind: str, codec: str) -> list[Tensor]:
-    """Every sequence alone in its pipeline, on one thread, token by token."""
-    found = []
-    for sequence in SEQUENCES:
-        alone, rows, fed = chain(kind, CUTS[0], CODECS[codec]), [], 0
-        while fed < LENGTHS[sequence]:
-            segment = piece(sequence, fed, 1)
-            rows.append(alone.step(embedded(kind, sequence)[fed : fed + segment.rows], segment))
-            fed += segment.rows
-        found.append(torch.cat(rows))
-    return found
+def own(kind: str, number: int) -> Stage:
+    """All layers of a model that has an adapter's gains for its own."""
+    return stage(adapted(kind, number), 0, CONFIGS[kind].layers)
+
+
+@functools.cache
+def reference(kind: str, codec: str, sequence: int, worn: int) -> Tensor:
+    """A sequence alone in a pipeline of the adapted model, on one thread, token by token."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone, rows, fed = Chain([own(kind, worn)], CODECS[codec]), [], 0
+    while fed < LENGTHS[sequence]:
+        segment = piece(sequence, fed, 1)
+        rows.append(alone.step(embedded(kind, sequence)[fed : fed + segment.rows], segment))
+        fed += segment.rows
+    torch.set_num_threads(threads)
+    return torch.cat(rows)
 
 
 @dataclass
 class Schedule:
-    """A pipeline at work, as a primary sees it; every row that comes back is compared at once."""
+    """A pipeline at work, as a primary sees it; every row that comes back is compared at once.
+
+    ``worn``: the number of each sequence's adapter; 0 is the base.
+    """
 
     kind: str
     codec: str
+    worn: tuple[int, ...]
     cut: tuple[int, ...] = CUTS[0]
     fed: list[int] = field(default_factory=lambda: [0] * len(LENGTHS))
     slots: list[int] = field(default_factory=lambda: list(SEQUENCES))
@@ -74,7 +84,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self.fresh = itertools.count(100)
-        self.chain = chain(self.kind, self.cut, CODECS[self.codec])
+        self.move(self.cut)
 
     def step(self, wishes: list[tuple[int, int]]) -> None:
         """Compute the next rows of some sequences together, in this order."""
@@ -91,10 +101,10 @@ class Schedule:
         h_RD = torch.cat([torch.empty(0, CONFIGS[self.kind].width), *rows])
         out = self.chain.step(h_RD, *self.ops, *placed)
         self.ops = []
-        expected = reference(self.kind, self.codec)
         for (s, _), p in zip(chosen, segments, strict=True):
             came, out = out[: p.rows], out[p.rows :]
-            assert torch.equal(came, expected[s][p.start : p.start + p.rows])
+            expected = reference(self.kind, self.codec, s, self.worn[s])
+            assert torch.equal(came, expected[p.start : p.start + p.rows])
             self.fed[s] += p.rows
 
     def back(self, sequence: int, k: int) -> int:
@@ -117,9 +127,18 @@ class Schedule:
             self.fed[sequence], self.slots[sequence] = fed, slot
 
     def move(self, cut: tuple[int, ...]) -> None:
-        """Lose all caches, and replay everything on a pipeline that is cut elsewhere."""
-        self.cut, self.ops, self.fed, self.slots = cut, [], [0] * len(LENGTHS), list(SEQUENCES)
+        """Lose all caches and adapters, and replay everything on a pipeline that is cut elsewhere."""
+        self.cut, self.fed, self.slots = cut, [0] * len(LENGTHS), list(SEQUENCES)
         self.chain = chain(self.kind, cut, CODECS[self.codec])
+        for number in filter(None, self.worn):
+            self.chain.lend(number, delta(self.kind, number))
+        self.ops = [Segment(Op.WEAR, s, source=self.worn[s]) for s in SEQUENCES]
+
+    def lend(self, number: int, other: int | None) -> None:
+        """Lend other gains under a number that is worn, or let it be forgotten; no slot may notice."""
+        if self.ops:
+            self.step([])
+        self.chain.lend(number, None if other is None else delta(self.kind, other))
 
 
 STEPS = st.lists(
@@ -134,6 +153,7 @@ MOVES = st.one_of(
     st.tuples(st.sampled_from(["roll_back", "fork"]), st.sampled_from(SEQUENCES), st.integers(0, 40)),
     st.sampled_from(CUTS).map(lambda cut: ("move", cut)),
     st.sampled_from([1, 2, 3]).map(lambda threads: ("threads", threads)),
+    st.tuples(st.just("lend"), st.integers(1, 4), st.sampled_from([None, 1, 2, 3, 4])),
 )
 
 
@@ -146,13 +166,16 @@ def _threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
 @settings(max_examples=8, deadline=None)
-@given(codec=st.sampled_from(list(CODECS)), moves=st.lists(MOVES, max_size=14))
+@given(
+    codec=st.sampled_from(list(CODECS)),
+    worn=st.tuples(*[st.integers(0, 3)] * len(LENGTHS)),
+    moves=st.lists(MOVES, max_size=14),
+)
 def test_any_schedule_gives_every_row_the_same_bits(
-    kind: str, codec: str, moves: list[tuple[object, ...]]
+    kind: str, codec: str, worn: tuple[int, ...], moves: list[tuple[object, ...]]
 ) -> None:
     torch.set_num_threads(1)
-    reference(kind, codec)
-    schedule = Schedule(kind, codec)
+    schedule = Schedule(kind, codec, worn)
     for name, *given_ in moves:
         if name == "threads":
             torch.set_num_threads(given_[0])  # type: ignore[arg-type]

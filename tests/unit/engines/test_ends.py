@@ -43,3 +43,21 @@ def test_contributions_sum_to_the_logit_above_the_mean(served: Served) -> None:
     parts = both.contributions(torch.cat((embedded[-1:], traces)), 17)
     assert len(parts) == model.config.layers + 1
     assert sum(parts) == pytest.approx(float(logits[17] - logits.mean()), abs=1e-3)
+
+
+def test_a_row_may_wear_a_gain_of_its_own_behind_the_last_layer(served: Served) -> None:
+    model, _ = served
+    h_RD = torch.randn(5, model.config.width, generator=torch.Generator().manual_seed(1))
+    worn_D = torch.linspace(-1, 3, model.config.width)
+    both, other = ends(model), Ends(model.config, {**model.state_dict(), "norm.weight": worn_D})
+    gains_RD = torch.stack([both.gain_D, worn_D, both.gain_D, worn_D, worn_D])
+    logits_RV = both.logits(h_RD, gains_RD)
+    assert torch.equal(logits_RV[[0, 2]], both.logits(h_RD)[[0, 2]])
+    assert torch.equal(logits_RV[[1, 3, 4]], other.logits(h_RD)[[1, 3, 4]])
+
+
+def test_contributions_count_with_the_gain_that_was_worn(served: Served) -> None:
+    model, _ = served
+    worn_D, states_SD = torch.linspace(-1, 3, model.config.width), torch.randn(3, model.config.width)
+    other = Ends(model.config, {**model.state_dict(), "norm.weight": worn_D})
+    assert ends(model).contributions(states_SD, 5, worn_D) == other.contributions(states_SD, 5)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sharedllm.engines import Stage, Work
+from sharedllm.engines import Stage, Work, lent
 from sharedllm.model import Config, Transformer
-from sharedllm.wire import Codec, Segment, StepMeta, decode, encode
+from sharedllm.wire import Adapter, Codec, Segment, StepMeta, decode, encode
 
 CONFIGS = {
     "dense": Config(
@@ -52,6 +52,20 @@ def toy(kind: str, seed: int = 0) -> Transformer:
     return model
 
 
+def delta(kind: str, number: int) -> dict[str, Tensor]:
+    """A norm adapter of that kind's toy: as far from the base as its gains are from each other."""
+    drawn = torch.Generator().manual_seed(number)
+    return {name: torch.rand(gain.shape, generator=drawn) - 0.5 for name, gain in toy(kind).gains().items()}
+
+
+def adapted(kind: str, number: int) -> Transformer:
+    """The toy of that kind whose own gains are those of an adapter; of number 0, the toy."""
+    model, added = toy(kind), delta(kind, number)
+    for name, gain in model.gains().items():
+        gain.add_(added[name] if number else 0.0)
+    return model
+
+
 def stage(model: Transformer, start: int, stop: int) -> Stage:
     """Layers of ``model`` for serving; the model itself stays as it is."""
     return Stage(copy.deepcopy(model).span(start, stop))
@@ -68,7 +82,14 @@ class Chain:
     ) -> None:
         self.roundings = roundings or {}
         last = stages[-1]
-        self.works = [Work(each, budget_bytes, self.roundings, each is last) for each in stages]
+        self.works = [Work(each, budget_bytes, self.roundings, each is last, AMPLE_BYTES) for each in stages]
+
+    def lend(self, number: int, delta: Mapping[str, Tensor] | None) -> None:
+        """Lend an adapter to every stage, or let each forget the number."""
+        for work in self.works:
+            stage = work.stage
+            frame = lent(number, delta, stage.start, stage.stop, stage.config.width)
+            work.adopt(Adapter.from_bytes(frame.meta), bytes(frame.body))
 
     def step(self, h_RD: Tensor, *segments: Segment) -> Tensor:
         """Send rows through all stages; return those that come back."""

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from sharedllm.wire import Attach, BadFrame, Fault, Hello, Message, Note, Open, Opened, Pong, Welcome
+from sharedllm.wire import (
+    Adapter,
+    Adopted,
+    Attach,
+    BadFrame,
+    Fault,
+    Hello,
+    Message,
+    Note,
+    Open,
+    Opened,
+    Pong,
+    Welcome,
+)
 
 MESSAGES: list[Message] = [
     Hello([1, 2]),
@@ -15,6 +28,8 @@ MESSAGES: list[Message] = [
     Open("p" * 32, "toy", "ab" * 32, 0, 4, None, {}),
     Open("p" * 32, "toy", "ab" * 32, 0, 4, {"node": "x", "endpoints": [{"port": 1}]}, {"4": "fp16"}),
     Opened(4096, 512, 0.5, 2, True, 576, 64),
+    Adapter(7, "ab" * 32, 3, 576),
+    Adopted(7),
     Attach("p" * 32, 4),
     Fault("The worker's memory is full – മതി.", "here"),
     Note(7, "req-1"),
