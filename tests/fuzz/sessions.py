@@ -6,6 +6,7 @@ Each script is one connection, from its admission to its end. Afterwards the eng
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
@@ -21,7 +22,21 @@ import torch
 
 from sharedllm.engines import Engine, Stage, server
 from sharedllm.model import Config, Transformer
-from sharedllm.wire import VERSION, Attach, Codec, Frame, Hello, Kind, Note, Op, Open, Segment, StepMeta, Want
+from sharedllm.wire import (
+    VERSION,
+    Adapter,
+    Attach,
+    Codec,
+    Frame,
+    Hello,
+    Kind,
+    Note,
+    Op,
+    Open,
+    Segment,
+    StepMeta,
+    Want,
+)
 
 CONFIG = Config(vocab_size=9, width=8, layers=2, heads=2, kv_heads=1, head_width=4, hidden=8, context=96)
 MODEL, PIPELINE, SOON_S = "ab" * 32, "0" * 32, 20.0
@@ -172,7 +187,7 @@ class _Errors(logging.Handler):
 
 def _record(script: Script, positions: itertools.count[int]) -> bytes:
     """The next bytes to send, as the script's next byte says."""
-    what = script.byte() % 8
+    what = script.byte() % 9
     if what == 0:
         return script.take(script.byte())
     if what == 1:
@@ -192,7 +207,18 @@ def _record(script: Script, positions: itertools.count[int]) -> bytes:
     if what == 6:
         segment = Segment(Op.CHUNK, 1, 0, 2, Want.TRACE)
         return script.mutated(_step((segment,), Codec.FP32, b"\0\0\xc0\x7f" * 16))
-    return script.mutated(_bytes(Frame(Kind.OPEN, EPOCH, meta=_open(script, {"node": "self"}).to_bytes())))
+    if what == 7:
+        opened = _open(script, {"node": "self"})
+        return script.mutated(_bytes(Frame(Kind.OPEN, EPOCH, meta=opened.to_bytes())))
+    return script.mutated(_bytes(_adapter(script)))
+
+
+def _adapter(script: Script) -> Frame:
+    """Gains under one of four numbers for a span of none to two layers; now and then not numbers."""
+    number, layers, value = script.byte() % 4, script.byte() % 3, struct.pack("<f", script.byte() - 9.0)
+    body = (b"\0\0\xc0\x7f" if value == struct.pack("<f", 246.0) else value) * (16 * layers)
+    meta = Adapter(number, hashlib.sha256(body).hexdigest(), layers, 8).to_bytes()
+    return Frame(Kind.ADAPTER, EPOCH, meta=meta, body=body)
 
 
 def _open(script: Script, following: dict[str, Any] | None) -> Open:
@@ -206,7 +232,7 @@ def _drawn_step(script: Script) -> bytes:
     for _ in range(script.byte() % 5):
         op, want, rows, slot, start, source = script.take(6)
         segments.append(
-            Segment(Op(op % 5), slot % 4, start % 80, rows % 70 * (op % 5 < 2), Want(want % 4), source % 4)
+            Segment(Op(op % 6), slot % 4, start % 80, rows % 70 * (op % 5 < 2), Want(want % 4), source % 4)
         )
     codec, rows = Codec(script.byte() % 3), sum(segment.rows for segment in segments)
     size = {Codec.FP32: 32, Codec.FP16: 16, Codec.INT8: 12}[codec] * rows

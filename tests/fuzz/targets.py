@@ -12,6 +12,8 @@ from collections.abc import Callable
 from sharedllm.wire import (
     HEADER_BYTES,
     VERSION,
+    Adapter,
+    Adopted,
     Attach,
     BadFrame,
     Codec,
@@ -40,7 +42,7 @@ from tests.fuzz.sessions import Target
 _DEADLINE_S = 20.0
 __all__ = ["feed", "feed_link", "feed_messages", "feed_readers", "seeds"]
 
-_MESSAGES: list[type[Message]] = [Hello, Welcome, Open, Opened, Attach, Fault, Note, Pong]
+_MESSAGES: list[type[Message]] = [Hello, Welcome, Open, Opened, Adapter, Adopted, Attach, Fault, Note, Pong]
 
 
 def feed_readers(data: bytes) -> None:
@@ -106,6 +108,8 @@ def seeds() -> list[bytes]:
         Welcome(VERSION),
         Open("p", "toy", "ab", 0, 2, {"node": "self"}, {"1": "fp16"}),
         Opened(9, 9, 0.5, 1, True, 8, 2),
+        Adapter(1, "ab", 1, 8),
+        Adopted(1),
         Attach("p", 1),
         Fault("why", "here"),
         Note(1, "r"),
@@ -117,6 +121,7 @@ def seeds() -> list[bytes]:
         b"\x01\x02\x00\x03\x02" + b"\x01\x02\x05\x01\x00\x00" + b"\x00\x01\x03\x02\x00\x00" + b"\x00" * 10,
         b"\x01\x02\x00\x06\x00",
         b"\x07\x00\x00\x05\x01\x00",
+        b"\x01\x02\x00\x08\x01\x02\x01\x00" + b"\x03\x01" + b"\x05\x00\x00\x01\x00\x01" + b"\x00" * 10,
         b"\x05\x01\x00\x01\x01\x00",
         b"\x00\x20" + b"GET / HTTP/1.1\r\n" * 2,
     ]
