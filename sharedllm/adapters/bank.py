@@ -148,7 +148,8 @@ class Bank:
         if users > self.capacity:
             raise BankFull(f"A batch of {users} users was asked for; this bank has {self.capacity} rows.")
         with self._turn:
-            return self._gains_UGD.index_select(0, torch.tensor([self.row(key) for key in keys]))
+            rows_R = torch.tensor([self.row(key) for key in keys], dtype=torch.long)
+            return self._gains_UGD.index_select(0, rows_R)
 
     def _keep(self, key: str, row: int) -> None:
         self._rows[key] = row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sharedllm.adapters import Adapter, Bank, applied, base_gains, delta_gains
 from sharedllm.errors import BadAdapter, BankFull, UnknownName, WriteFailed
-from sharedllm.model import Config, Transformer
+from sharedllm.model import Config, Sampling, Transformer, generate
 
 BASE_GD = torch.linspace(-1, 2, 3 * 5).view(3, 5)
 CONFIG = Config(vocab_size=30, width=24, layers=3, heads=3, kv_heads=1, head_width=8, hidden=40, context=64)
@@ -218,6 +219,15 @@ def model() -> Transformer:
     return made
 
 
+class Mute:
+    """A tokenizer without words, whose texts never end by themselves."""
+
+    ends: frozenset[int] = frozenset()
+
+    def decode(self, tokens: list[int]) -> str:
+        return "." * len(tokens)
+
+
 def adapter(model: Transformer, seed: int) -> Adapter:
     generator = torch.Generator().manual_seed(seed)
     tensors = {n: torch.randn(g.shape, generator=generator) * 0.3 for n, g in model.gains().items()}
@@ -237,6 +247,21 @@ def test_every_row_of_a_batch_has_the_bits_of_its_own_adapter_applied(model: Tra
             if key is not None:
                 with applied(model, adapter(model, int(key))) as adapted:
                     assert torch.equal(mixed[row], adapted(tokens_BT)[row])
+
+
+def test_every_user_in_a_batch_gets_the_text_of_its_own_adapter(model: Transformer) -> None:
+    made = Bank(base_gains(model), 3)
+    for user in range(3):
+        made.put(str(user), delta_gains(model, adapter(model, user)))
+    prompts, rows = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 10]], [Sampling(max_tokens=n) for n in (12, 3, 9, 6)]
+    keys = ["2", "0", None, "1"]
+    together = generate(model, Mute(), prompts, rows, gains_BGD=made.gather(keys))  # type: ignore[arg-type]
+    for row, key in enumerate(keys):
+        with contextlib.ExitStack() as worn:
+            if key is not None:
+                worn.enter_context(applied(model, adapter(model, int(key))))
+            alone = generate(model, Mute(), [prompts[row]], rows[row])  # type: ignore[arg-type]
+        assert together[row].tokens == alone[0].tokens
 
 
 @pytest.mark.parametrize(
