@@ -3,8 +3,9 @@
 An engine knows models and frames, not nodes: who may call is settled by the proxy before it, and how the next
 worker is reached is a function that it is given. What must not happen here: certificates, tickets, HTTP.
 
-A token's bits never depend on which other requests are computed beside it, on where the model is cut or on
-the number of threads, so a generation that moves to another worker goes on bit for bit.
+A token's bits never depend on which other requests are computed beside it or what they wear, on where the
+model is cut or on the number of threads, so a generation that moves to another worker goes on bit for bit.
+Adapters are lent to a pipeline and worn by its slots; they are gone when it is.
 Bets that rest on it: b005 (handoff), b045 (throttle).
 """
 

@@ -4,8 +4,8 @@ It listens on a Unix socket that only the proxy of the same worker reaches. The 
 caller's ticket allows (an *admission*); every request is checked against it.
 
 *Covered*: a caller that asks for another span, model or pipeline than its ticket's; frames of an epoch that
-is over; garbage; a side that vanishes at any moment; bodies announced before a pipeline is open. *Not
-covered*: who the caller is (the proxy's business).
+is over; garbage; a side that vanishes at any moment; bodies announced before a pipeline is open; adapters
+from anyone but the primary. *Not covered*: who the caller is (the proxy's business).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which pipelines an engine serves, how much memory each may take, and which spans are loaded.
 
 *Covered*: two pipelines of the same span (its weights are held once), a pipeline that is opened anew (the old
-one ends), weights and caches together never above the memory that the engine was given. *Not covered*:
-memory that other programs take.
+one ends), weights, caches and adapters together never above the memory that the engine was given. *Not
+covered*: memory that other programs take.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from sharedllm.engines import Lending, Stage, lent
 from sharedllm.errors import BadAdapter
 from sharedllm.wire import Adapter, Adopted, Attach, BadFrame, Frame, Kind, Link, Op, Segment, Want
-from tests.unit.engines.hosts import Host, Ring, admission, expect, fault, finder, opening
+from tests.unit.engines.hosts import Host, Ring, admission, expect, fault, finder, opening, until
 from tests.unit.engines.toys import Chain, adapted, delta, stage, toy
 
 MODEL = toy("dense")
@@ -125,6 +127,16 @@ def test_a_pipeline_that_is_opened_anew_has_no_adapter(host: Host) -> None:
     assert "Adapter 5 was not lent to this pipeline" in fault(new.links[0]).sentence
     old.close()
     new.close()
+
+
+def test_nothing_of_an_adapter_is_left_when_its_pipeline_is_closed(host: Host) -> None:
+    ring = Ring([host], [0, 4])
+    lend(ring.links[0], 5)
+    ring.step(H_RD, Segment(Op.WEAR, 1, source=5), CHUNK)
+    wardrobe = weakref.ref(host.engine.sessions.all()[0].work.slots.wardrobe)
+    assert wardrobe() is not None
+    ring.close()
+    assert until(lambda: gc.collect() >= 0 and wardrobe() is None)
 
 
 def test_more_adapters_than_fit_end_the_pipeline_with_a_sentence() -> None:
