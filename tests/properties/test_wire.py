@@ -15,6 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from sharedllm.wire import (
     HEADER_BYTES,
+    Adapter,
+    Adopted,
     Attach,
     BadFrame,
     Codec,
@@ -74,7 +76,9 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         st.none() | st.dictionaries(TEXT, JSON, max_size=3),
         st.dictionaries(TEXT, TEXT, max_size=3),
     ),
-    st.builds(Opened, NATURAL, NATURAL, SECONDS, NATURAL, st.booleans(), NATURAL),
+    st.builds(Opened, NATURAL, NATURAL, SECONDS, NATURAL, st.booleans(), NATURAL, NATURAL),
+    st.builds(Adapter, NATURAL, TEXT, NATURAL, NATURAL),
+    st.builds(Adopted, NATURAL),
     st.builds(Attach, TEXT, NATURAL),
     st.builds(Fault, TEXT, TEXT),
     st.builds(Note, NATURAL, TEXT),
