@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedllm.engines import BadStep
+from sharedllm import store
+from sharedllm.engines import BadStep, Stage, slots
 from sharedllm.engines.ragged import Ragged
 from sharedllm.engines.slots import Slots
 from sharedllm.engines.wardrobe import Wardrobe
@@ -49,6 +50,26 @@ def test_a_slot_computes_what_a_model_with_those_gains_computes() -> None:
     lent.lend(7, delta("dense", 2))
     assert torch.equal(lent.step(H_RD[:9], wear(7), CHUNK), own(2))
     assert not torch.equal(own(2), own(0))
+
+
+@pytest.mark.slow
+def test_in_a_pretrained_model_each_row_has_the_bits_of_its_own_adapter() -> None:
+    manifest, generator = store.resolve("smollm2-135m"), torch.Generator().manual_seed(1)
+    gains = {f"blocks.{i}.{norm}_norm.weight" for i in range(3) for norm in ("attention", "feedforward")}
+    deltas = [{name: 0.1 * torch.randn(576, generator=generator) for name in sorted(gains)} for _ in range(4)]
+    h_RD = torch.randn(9, 576, generator=generator)
+    together = Chain([Stage(store.opened_span(manifest, 0, 3))])
+    for number, added in enumerate(deltas, 1):
+        together.lend(number, added)
+    worn = [wear(number, number) for number in range(5)]
+    chunks = [Segment(Op.CHUNK, number, 0, 9, Want.ALL) for number in range(5)]
+    mixed = together.step(h_RD.repeat(5, 1), *worn, *chunks).split(9)
+    for number, added in enumerate(deltas, 1):
+        span = store.opened_span(manifest, 0, 3)
+        for name, gain in span.named_parameters():
+            if name in added:
+                gain.data = gain.data + added[name]
+        assert torch.equal(mixed[number], Chain([Stage(span)]).step(h_RD, CHUNK))
 
 
 def test_the_base_is_worn_by_whom_nobody_dressed() -> None:
@@ -117,14 +138,16 @@ def test_what_can_not_be_worn_is_refused_and_changes_nothing(segment: Segment, s
         held[2]
 
 
-def test_slots_that_hold_nothing_are_counted_all_the_same() -> None:
+@pytest.mark.parametrize("op", [Op.WEAR, Op.FORK, Op.ROWS])
+def test_slots_that_hold_nothing_are_counted_all_the_same(op: Op, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "_MOST", 8)
     held = Slots(CONFIG, 4, 640, Wardrobe(BASE_GD, 0))
-    for slot in range(4096):
+    for slot in range(8):
         held.apply(wear(0, slot))
-    with pytest.raises(BadStep, match="4096 slots are in use; free one before slot 5000 is begun"):
-        held.apply(wear(0, 5000))
+    with pytest.raises(BadStep, match="8 slots are in use; free one before slot 9 is begun"):
+        held.apply(Segment(op, 9))
     held.apply(Segment(Op.FREE, 7))
-    held.apply(wear(0, 5000))
+    held.apply(Segment(op, 9))
 
 
 def test_adapters_take_no_more_than_the_memory_that_was_granted() -> None:
