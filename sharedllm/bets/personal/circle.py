@@ -22,6 +22,7 @@ from sharedllm.bets.evidence import cluster_means
 from sharedllm.bets.losses import Losses
 from sharedllm.bets.personal.scoring import scored
 from sharedllm.bets.runner import progress
+from sharedllm.corpus import Excerpt
 from sharedllm.errors import BadRecipe
 from sharedllm.store import Loaded
 
@@ -133,6 +134,15 @@ class Circle:
                 gain_T = base_T - self.nats(name, self.own(other, seed))
                 gains_UU[i, j] = cluster_means(gain_T, self.authors[name].documents).mean()
         return gains_UU
+
+    def vetted(self, user: str, adapter: adapters.Adapter) -> adapters.Adapter | None:
+        """Give the adapter if it helps on the user's validation text, else None (the base)."""
+        text, window = self.authors[user].validation, self.budget.window
+        count, room = min(self.budget.validation, len(text) - 1) // window, len(text) - 1 - window
+        starts = [room * i // max(1, count - 1) for i in range(count)]
+        judge = [Excerpt("validation", tuple(text[start : start + window + 1])) for start in starts]
+        helps = scored(self.base, judge, adapter).sum() < scored(self.base, judge).sum()
+        return adapter if helps else None
 
     def losses(self, arms: Arms) -> Losses:
         """Score arms on every user's held-out text; an arm of several adapters counts as their mean loss.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,13 @@ def test_noise_is_the_same_for_users_of_one_rate(circle: Make) -> None:
     np.testing.assert_array_equal(
         one.nats("count", one.random("count", 0).adapter), one.nats("count", one.random("step", 0).adapter)
     )
+
+
+def test_only_an_adapter_that_helps_on_validation_text_is_kept(circle: Make) -> None:
+    one = circle()
+    own = one.own("count", 0)
+    harmful = replace(own, tensors={name: -20 * delta for name, delta in own.tensors.items()})
+    assert (one.vetted("count", own), one.vetted("count", harmful)) == (own, None)
 
 
 def test_pooled_text_has_as_much_of_each_author() -> None:
