@@ -40,7 +40,7 @@ from sharedllm.model.transformer import Transformer
 from sharedllm.store import Loaded, Progress
 from sharedllm.training.optimizer import adamw
 
-__all__ = ["FIT_VERSION", "Budget", "Fit", "fit"]
+__all__ = ["FIT_VERSION", "Budget", "Fit", "batches", "fit", "spread", "window_nats"]
 
 FIT_VERSION = 1  # raise it when the same inputs give other fits: cached ones are then made again
 _CLIP = 1.0
@@ -129,13 +129,13 @@ def fit(
             f"A learning rate of {lr} does not go with {method}; give a positive one, to unigram None."
         )
     train_T = _tokens(train_tokens, budget, "training", base.model)
-    held_BT = _spread(_tokens(validation_tokens, budget, "validation", base.model), budget)
+    held_BT = spread(_tokens(validation_tokens, budget, "validation", base.model), budget)
     started_s = time.perf_counter()
     if lr is None:
         return _count(base, train_T, held_BT, seed, budget, started_s)
     tuned = TRAINED[method](base.model, seed, precision)
     run = _Run(tuned, lr, budget, precision)
-    training_s = run.train(_batches(train_T, budget, seed), held_BT, f"{method} at {lr:.2g}", progress)
+    training_s = run.train(batches(train_T, budget, seed), held_BT, f"{method} at {lr:.2g}", progress)
     return Fit(
         adapter=Adapter(method, base.manifest.weights_sha256, run.best),
         train_nats=tuple(run.train_nats),
@@ -160,16 +160,14 @@ class _Run:
         self.best, self.best_step, self.best_nats = tuned.delta(), 0, math.inf
         self.worse, self.diverged = 0, False
 
-    def train(
-        self, batches: Iterator[Tensor], held_BT: Tensor, name: str, progress: Progress | None
-    ) -> float:
+    def train(self, dealt: Iterator[Tensor], held_BT: Tensor, name: str, progress: Progress | None) -> float:
         """Run all steps, or until the fit diverges or stops improving; return the seconds spent on steps."""
         steps, spent_s = self.budget.steps, 0.0
         at = {round(i * steps / self.budget.evaluations) for i in range(1, self.budget.evaluations + 1)}
         self._evaluate(0, held_BT)
         for step in range(1, steps + 1):
             started_s = time.perf_counter()
-            self._step(step, next(batches))
+            self._step(step, next(dealt))
             spent_s += time.perf_counter() - started_s
             if step in at and not self.diverged:
                 self._evaluate(step, held_BT)
@@ -183,7 +181,7 @@ class _Run:
         return spent_s
 
     def _step(self, step: int, windows_BT: Tensor) -> None:
-        nats = _nats(self.tuned.model, windows_BT, self.precision)
+        nats = window_nats(self.tuned.model, windows_BT, self.precision)
         nats.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.tuned.parameters, _CLIP)
         self.train_nats.append(nats.item())
@@ -198,7 +196,7 @@ class _Run:
     @torch.no_grad()
     def _evaluate(self, step: int, held_BT: Tensor) -> None:
         parts = [
-            float(_nats(self.tuned.model, part_BT, self.precision)) * len(part_BT)
+            float(window_nats(self.tuned.model, part_BT, self.precision)) * len(part_BT)
             for part_BT in torch.split(held_BT, self.budget.batch)
         ]
         nats = math.fsum(parts) / len(held_BT)
@@ -210,7 +208,7 @@ class _Run:
             self.best = self.tuned.delta() if step else self.best
 
 
-def _nats(model: Transformer, windows_BT: Tensor, precision: str) -> Tensor:
+def window_nats(model: Transformer, windows_BT: Tensor, precision: str) -> Tensor:
     """Compute the mean loss of windows (context and targets overlap by all but one token)."""
     with torch.autocast(windows_BT.device.type, torch.bfloat16, enabled=precision == "bf16"):
         h_BTD = model.norm(model.hidden(windows_BT[:, :-1]))
@@ -229,8 +227,8 @@ def _count(
     base: Loaded, train_T: Tensor, held_BT: Tensor, seed: int, budget: Budget, started_s: float
 ) -> Fit:
     """Fit a unigram bias on the very windows that a trained method would see."""
-    batches = _batches(train_T, budget, seed)
-    windows_BT = torch.cat([next(batches) for _ in range(budget.steps)])
+    dealt = batches(train_T, budget, seed)
+    windows_BT = torch.cat([next(dealt) for _ in range(budget.steps)])
     tensors = unigram.direction(base.model, windows_BT)
     nats = unigram.losses(base.model, held_BT, tensors)
     best = min(range(len(nats)), key=nats.__getitem__)
@@ -262,7 +260,7 @@ def _tokens(given: Sequence[int] | Tensor, budget: Budget, name: str, model: Tra
     return tokens_T
 
 
-def _batches(train_T: Tensor, budget: Budget, seed: int) -> Iterator[Tensor]:
+def batches(train_T: Tensor, budget: Budget, seed: int) -> Iterator[Tensor]:
     """Deal out windows for ever: in each epoch another phase and order, both drawn from the seed."""
     generator = torch.Generator().manual_seed(seed)
     rows: list[Tensor] = []
@@ -277,7 +275,7 @@ def _batches(train_T: Tensor, budget: Budget, seed: int) -> Iterator[Tensor]:
                 rows = []
 
 
-def _spread(held_T: Tensor, budget: Budget) -> Tensor:
+def spread(held_T: Tensor, budget: Budget) -> Tensor:
     """Cut validation windows, spread evenly over the text; the same for every seed and method."""
     room = len(held_T) - 1 - budget.window
     count = min(budget.validation, len(held_T) - 1) // budget.window

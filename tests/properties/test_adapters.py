@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharedllm.adapters import Adapter, Budget, read, write
-from sharedllm.adapters.fit import _batches, _spread
+from sharedllm.adapters.fit import batches, spread
 from sharedllm.adapters.head import ROWS, mean_nats
 from sharedllm.errors import BadAdapter
 
@@ -43,7 +43,7 @@ def test_the_chunked_loss_and_its_gradients_are_those_of_cross_entropy(seed, m, 
 def test_every_training_row_is_a_window_of_the_text_and_an_epoch_repeats_none(seed, batch, window, surplus):
     text_T = torch.arange(window + 1 + surplus)
     budget = Budget(tokens=batch * window, batch=batch, window=window, validation=window)
-    rows = [row for b in itertools.islice(_batches(text_T, budget, seed), 4) for row in b.tolist()]
+    rows = [row for b in itertools.islice(batches(text_T, budget, seed), 4) for row in b.tolist()]
     assert all(row == list(range(row[0], row[0] + window + 1)) for row in rows)
     first_epoch = (len(text_T) - 1) // window - 1  # at least so many whatever the phase
     starts = [row[0] for row in rows][: max(1, first_epoch)]
@@ -55,7 +55,7 @@ def test_every_training_row_is_a_window_of_the_text_and_an_epoch_repeats_none(se
 def test_validation_windows_lie_in_the_text_from_its_first_to_its_last_token(window, surplus, more):
     text_T = torch.arange(window + 1 + surplus)
     budget = Budget(tokens=window, batch=1, window=window, validation=window + more)
-    held_BT = _spread(text_T, budget)
+    held_BT = spread(text_T, budget)
     assert held_BT[0, 0] == 0
     assert len(held_BT) == 1 or held_BT[-1, -1] == len(text_T) - 1
     assert len(held_BT) * window <= max(window, budget.validation)
