@@ -4,9 +4,10 @@ A frame is a header (magic, lengths, index of its first entry), the entries as i
 signed over all up to them, and 16 bytes of SHA-256 of it all. Whatever follows the last whole frame was
 never answered for, and is cut off when the journal is opened.
 
-*Covered*: SIGKILL at any byte, a power cut that leaves the end short, zeroed or garbled, a full disk.
-*Not covered*: a disk that says a sync is done when it is not; a journal cut below its last synced frame is
-noticed only where the published checkpoint says more.
+*Covered*: SIGKILL at any byte, a power cut that leaves the end short, zeroed or garbled, a full disk, and
+damage before the end, which is refused rather than cut off. *Not covered*: a disk that says a sync is done
+when it is not; a journal cut below its last synced frame is noticed only where the published checkpoint says
+more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from pathlib import Path
 from sharedllm.attribution.log.tiles import bundle, unbundle
 from sharedllm.errors import BadLog, WriteFailed
 
-__all__ = ["Frame", "Journal", "write_file"]
+__all__ = ["PARTIAL", "Frame", "Journal", "sync_folder", "write_file"]
+
+PARTIAL = ".partial"
 
 _MAGIC = b"SLJ1"
 _HEADER = struct.Struct(">4sIIQ")
@@ -62,22 +65,27 @@ def _frames(data: bytes) -> Iterator[tuple[int, Frame]]:
 
 
 class Journal:
-    """An open journal; ``frames`` are those that it held. Raises ``WriteFailed`` where the disk refuses."""
+    """An open journal; ``frames`` are those that it held.
+
+    Raises ``BadLog`` for one that is damaged before its end, ``WriteFailed`` where the disk refuses.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._broken = False
-        with _refusals(path):
+        with contextlib.ExitStack() as undo, _refusals(path):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, self._handle)
             with os.fdopen(os.dup(self._handle), "rb") as file:
                 data = file.read()
             held = list(_frames(data))
             self.frames = [frame for _, frame in held]
             self._length = held[-1][0] if held else 0
+            _refuse_damage(path, data, self._length)
             if len(data) > self._length:
-                os.ftruncate(self._handle, self._length)
-                os.fsync(self._handle)
+                self._undo()
             sync_folder(path.parent)
+            undo.pop_all()
 
     def append(self, frame: Frame) -> None:
         """Write a frame and sync it; on ``WriteFailed`` the journal is what it was."""
@@ -86,10 +94,7 @@ class Journal:
             if self._broken:
                 self._undo()
             try:
-                written = 0
-                while written < len(data):
-                    written += os.pwrite(self._handle, data[written:], self._length + written)
-                os.fsync(self._handle)
+                _write(self._handle, data, self._length)
             except OSError:
                 self._broken = True
                 with contextlib.suppress(OSError):
@@ -100,11 +105,17 @@ class Journal:
     def begin_with(self, frame: Frame) -> None:
         """Replace the journal by one of this frame alone, whole or not at all."""
         data = frame.to_bytes()
-        write_file(self._path, data, sync=True)
-        with _refusals(self._path):
-            handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        os.close(self._handle)
-        self._handle, self._length = handle, len(data)
+        with _refusals(self._path), _temporary(self._path) as (handle, name):
+            new = os.dup(handle)
+            try:
+                _write(new, data, 0)
+                name.replace(self._path)
+            except BaseException:
+                os.close(new)
+                raise
+            os.close(self._handle)
+            self._handle, self._length, self._broken = new, len(data), False
+            sync_folder(self._path.parent)
 
     def close(self) -> None:
         """Close the file."""
@@ -117,27 +128,59 @@ class Journal:
         self._broken = False
 
 
+def _refuse_damage(path: Path, data: bytes, end: int) -> None:
+    """Tell a torn end, which a crash leaves, from damage before a frame that was synced later."""
+    at = end
+    while (at := data.find(_MAGIC, at + 1)) >= 0:
+        if any(_frames(data[at:])):
+            raise BadLog(
+                f"{path} is damaged at byte {end:,}, and what was written after it is still there: no crash "
+                "does that. Restore the file from a copy."
+            )
+
+
 def write_file(path: Path, data: bytes, *, sync: bool) -> None:
     """Write ``path`` whole or not at all, for its owner alone (0600); with ``sync``, safe from a power cut.
 
     Raises ``WriteFailed`` when the disk refuses.
     """
     with _refusals(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink(missing_ok=True)
-            raise
+        _make_folder(path.parent)
+        with _temporary(path) as (handle, name):
+            _write(handle, data, 0, sync=sync)
+            name.replace(path)
         if sync:
             sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
+    """An open file beside ``path`` that is removed again unless it is renamed."""
+    handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL, dir=path.parent)
+    try:
+        yield handle, Path(name)
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            Path(name).unlink(missing_ok=True)
+
+
+def _write(handle: int, data: bytes, at: int, *, sync: bool = True) -> None:
+    """Write all of ``data`` at a position, and sync unless told otherwise."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(handle, view, at)
+        view, at = view[written:], at + written
+    if sync:
+        os.fsync(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and their names safe from a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sharedllm.attribution.log import proofs
 from sharedllm.attribution.log.checkpoint import Checkpoint, Proof
 from sharedllm.attribution.log.hashing import HASH_BYTES, leaf_hash, root
-from sharedllm.attribution.log.journal import Frame, Journal, write_file
+from sharedllm.attribution.log.journal import PARTIAL, Frame, Journal, sync_folder, write_file
 from sharedllm.attribution.log.notes import LogKey, public_bytes
 from sharedllm.attribution.log.tiles import (
     WIDTH,
@@ -62,6 +62,9 @@ class Log:
         self._read_bundle = functools.lru_cache(maxsize=4)(self._read_bundle_at)
         with contextlib.ExitStack() as undo:
             undo.enter_context(_alone(folder))
+            for left in folder.rglob(f".*{PARTIAL}"):
+                left.unlink(missing_ok=True)
+            self._partials = {path.relative_to(folder).as_posix() for path in folder.glob("tile/**/*.p/*")}
             self._journal = Journal(folder / "journal")
             undo.callback(self._journal.close)
             self.note = self._recover(self._journal.frames)
@@ -134,9 +137,11 @@ class Log:
             write_file(self.folder / path, data, sync=False)
         write_file(self.folder / "checkpoint", self.note, sync=False)
         self._published = self.note
-        for old in (self.folder / "tile").glob("**/*.p/*"):
-            if old.relative_to(self.folder).as_posix() not in now:
-                old.unlink(missing_ok=True)
+        for old in self._partials - set(now):
+            with contextlib.suppress(OSError):
+                (self.folder / old).unlink(missing_ok=True)
+                (self.folder / old).parent.rmdir()  # if it is empty
+        self._partials = set(now)
 
     def close(self) -> None:
         """Publish what there is, and let others open the log."""
@@ -238,6 +243,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder against every other writer."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_folder(folder.parent)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise WriteFailed(
