@@ -32,6 +32,10 @@ GROUPS: dict[str, tuple[str, str]] = {
         "Serve a federation's directory and certificate authority.",
     ),
     "node": ("sharedllm.cli.network.node", "Be a worker or a primary of a federation."),
+    "adapter": (
+        "sharedllm.cli.federation.adapter",
+        "Make a base your own: fit it to your text, and see whether that helped.",
+    ),
     "bets": ("sharedllm.cli.bets", "List, register, run, decide and check bets."),
     "book": ("sharedllm.cli.book", "Build the book, without network, and print where it is."),
     "corpus": ("sharedllm.cli.corpus", "Show the texts, users and domains, and fetch them."),

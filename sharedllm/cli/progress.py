@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-__all__ = ["showing"]
+__all__ = ["learning", "showing"]
 
 
 @contextmanager
@@ -37,5 +37,22 @@ def showing() -> Iterator[Callable[[str, int, int | None], None]]:
             if what not in tasks:
                 tasks[what] = bars.add_task(what)
             bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
+def learning() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield a ``store.Progress`` that draws one bar for work counted in tokens; silent without a terminal.
+
+    What is being done, with its rate, may change from call to call.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("reading")
+
+        def report(what: str, done: int, total: int | None) -> None:
+            bars.update(task, description=what, completed=done, total=total)
 
         yield report
