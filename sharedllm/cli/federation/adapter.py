@@ -49,11 +49,8 @@ def fit(
     """
     from sharedllm import store
     from sharedllm.adapters import library, personal
-    from sharedllm.errors import UnknownName
 
-    library.check_name(name)
-    if name in library.names() and not replace:
-        raise UnknownName(f"There is an adapter {name!r} already; give --replace, or another --name.")
+    _refuse_taken(name, replace)
     reading = personal.read_texts(paths)
     _say_what_was_read(reading)
     with showing() as progress:
@@ -67,6 +64,15 @@ def fit(
         raise typer.Exit(1)
     path = library.save(name, made.adapter, made.about(), precision)
     typer.echo(f"Saved as {name}: {path.stat().st_size:,} bytes in {path}.")
+
+
+def _refuse_taken(name: str, replace: bool) -> None:
+    from sharedllm.adapters import library
+    from sharedllm.errors import UnknownName
+
+    library.check_name(name)
+    if name in library.names() and not replace:
+        raise UnknownName(f"There is an adapter {name!r} already; give --replace, or another --name.")
 
 
 def _say_what_was_read(reading: Reading) -> None:
@@ -133,6 +139,48 @@ def inspect(name: NameOrFile) -> None:
         typer.echo(_printable(f"{key:<22} {value}"))
     with contextlib.suppress(KeyError, TypeError, ValueError):  # a file of another maker says other things
         typer.echo(_printable(verdict(said.about)))
+
+
+@app.command()
+def export(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="Where the two files will be.")],
+    base: Annotated[str, typer.Option(help="The base that it was fitted on.")] = "smollm2-135m",
+) -> None:
+    """Write a lora adapter as a folder that peft loads on transformers' model of the same weights.
+
+    Example: sharedllm adapter export me me-for-peft/
+    """
+    from sharedllm import store
+    from sharedllm.adapters import library
+    from sharedllm.adapters.exchange import write_folder
+
+    adapter = library.load(name)
+    with showing() as progress:
+        write_folder(folder, adapter, store.load(base, progress=progress))
+    typer.echo(f"Wrote {name} to {folder}.")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A folder that peft wrote, with a LoRA adapter.")],
+    name: Annotated[str, typer.Option(help="What the adapter will be called.")],
+    base: Annotated[str, typer.Option(help="The base that it was fitted on.")] = "smollm2-135m",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of that name.")] = False,
+) -> None:
+    """Keep a LoRA adapter that peft wrote. Its folder does not say for which weights: see that the base fits.
+
+    Example: sharedllm adapter import their-lora/ --name theirs
+    """
+    from sharedllm import store
+    from sharedllm.adapters import library
+    from sharedllm.adapters.exchange import read_folder
+
+    _refuse_taken(name, replace)
+    with showing() as progress:
+        adapter = read_folder(folder, store.load(base, progress=progress))
+    path = library.save(name, adapter, {"base": base})
+    typer.echo(f"Saved as {name}: {path.stat().st_size:,} bytes in {path}.")
 
 
 @app.command()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sharedllm.adapters import Adapter, library, personal, write
+from sharedllm.adapters import Adapter, exchange, library, personal, write
 from sharedllm.adapters.personal import Gain, Personal
 from sharedllm.cli.federation import adapter as commands
 from sharedllm.cli.main import GROUPS
@@ -130,6 +130,18 @@ def test_inspect_takes_a_file_of_any_maker_and_prints_nothing_that_steers_a_term
     shown = run("inspect", tmp_path / "theirs")
     assert shown.exit_code == 0
     assert "\x1b" not in shown.stdout
+
+
+def test_export_and_import_go_through_the_exchange(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(exchange, "write_folder", lambda *given: told.append(given))
+    monkeypatch.setattr(exchange, "read_folder", lambda folder, base: MINE)
+    library.save("me", MINE, {})
+    assert run("export", "me", tmp_path / "out", "--base", "toy").exit_code == 0
+    assert (told[0][0], told[0][2].manifest.name) == (tmp_path / "out", "toy")
+    assert run("import", tmp_path / "out", "--name", "theirs", "--base", "toy").exit_code == 0
+    assert library.names() == ["me", "theirs"]
+    assert isinstance(run("import", tmp_path / "out", "--name", "me", "--base", "toy").exception, UnknownName)
 
 
 def test_a_removed_adapter_is_gone():
