@@ -70,6 +70,13 @@ class Blobs:
         """Say whether the blob is here; ``verify`` says whether it is whole."""
         return self.path(sha256).is_file()
 
+    def arrived_bytes(self, sha256: str) -> int:
+        """Say how much of a blob came that is not whole yet."""
+        try:
+            return (self.root / "incoming" / self.path(sha256).name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def put(self, write: Callable[[Sink], None]) -> str:
         """Store what ``write`` writes and return its hash. Raises ``WriteFailed``, leaving nothing."""
         with contextlib.ExitStack() as until_held:
@@ -175,14 +182,26 @@ class Arriving:
                 self.offset += len(chunk)
 
     def write(self, data: bytes) -> None:
-        """Append ``data``. Raises ``BadModelFile`` for more bytes than announced, forgetting all of them."""
+        """Append ``data``. Raises ``BadModelFile`` for more bytes than announced, forgetting all of them.
+
+        Raises ``WriteFailed`` when the disk refuses; what arrived before is kept.
+        """
         if self._file is None or self.offset + len(data) > self.size:
             self._forget()
             raise BadModelFile(
                 f"More than the {self.size:,} bytes of blob {self.sha256} arrived; they were thrown away. "
                 "Fetch it again, or from somebody else."
             )
-        self._file.write(data)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._cut(self.offset)
+            raise WriteFailed(
+                f"Blob {self.sha256} could not be written ({error.strerror}); what arrived is kept. Free "
+                "some space, and try again."
+            ) from error
         self._digest.update(data)
         self.offset += len(data)
 
@@ -198,8 +217,13 @@ class Arriving:
 
     def _forget(self) -> None:
         if self._file is not None:
-            self._file.truncate(0)
-            self.offset = 0
+            self._cut(0)
+
+    def _cut(self, n_bytes: int) -> None:
+        assert self._file is not None
+        self._file.truncate(n_bytes)
+        self._file.seek(n_bytes)
+        self.offset = n_bytes
 
 
 def _hold(path: Path) -> Path:

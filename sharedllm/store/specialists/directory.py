@@ -17,7 +17,7 @@ from sharedllm.store.specialists.signed import Signed, is_name
 
 __all__ = ["PUBLISHER", "export", "find", "names", "publish"]
 
-PUBLISHER = "0" * 64
+PUBLISHER = "c226202cb7e67c233388aa2379290137c51e5dda4cf69fcc62992972f2584944"
 _SHIPPED = Path(__file__).parent.parent / "artefacts" / "specialists"
 
 
