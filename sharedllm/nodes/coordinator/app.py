@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.coordinator.library import UPLOADS, Shelf, library_routes
 from sharedllm.nodes.coordinator.pipelines import LacksHome, UnknownPipeline
 from sharedllm.nodes.coordinator.schemas import (
     HeartbeatReply,
@@ -44,8 +45,11 @@ _DRAINED_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
-def create_app(coordinator: Coordinator) -> FastAPI:
-    """The routes over ``coordinator``; the server puts ``peer_der`` into their scope's extensions."""
+def create_app(coordinator: Coordinator, shelf: Shelf | None = None) -> FastAPI:
+    """The routes over ``coordinator``, and the library's if there is a ``shelf``.
+
+    The server puts ``peer_der`` into their scope's extensions.
+    """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.coordinator = coordinator
     app.add_middleware(_Bounded)
@@ -53,6 +57,8 @@ def create_app(coordinator: Coordinator) -> FastAPI:
     _open_routes(app, coordinator)
     _member_routes(app, coordinator)
     _pipeline_routes(app, coordinator)
+    if shelf is not None:
+        library_routes(app, shelf, _member())
     return app
 
 
@@ -223,12 +229,16 @@ def _speak_in_sentences(app: FastAPI) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Bounded:
-    """Reads a body, at most ``BODY_BYTES`` and ``_BODY_S`` of it, before anything else sees the request."""
+    """Reads a body, at most ``BODY_BYTES`` and ``_BODY_S`` of it, before anything else sees the request.
+
+    Uploads of blobs are streamed instead, by a route that bounds them itself.
+    """
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        streamed = scope.get("method") == "PUT" and scope["path"].startswith(UPLOADS)
+        if scope["type"] != "http" or streamed:
             await self.app(scope, receive, send)
             return
         body, received, more = bytearray(), 0, True

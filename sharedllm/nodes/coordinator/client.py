@@ -15,7 +15,8 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ from sharedllm.nodes.identity.tls import pinned_context
 __all__ = ["CoordinatorClient", "PipelineGone", "RequestRefused"]
 
 _ANSWER_BYTES = 16 * 1024 * 1024
+_REFUSAL_BYTES = 64 * 1024
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 2.0
 
@@ -106,22 +108,50 @@ class CoordinatorClient:
 
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None, until_s: float) -> dict[str, Any]:
         left_s = max(until_s - time.monotonic(), 0.05)
+        with self._sent(method, path, left_s, json=body) as response:
+            answer = bytearray()
+            for part in response.iter_bytes():
+                answer += part
+                if len(answer) > _ANSWER_BYTES or time.monotonic() > until_s:
+                    raise CoordinatorAway(f"The coordinator at {self.url} answers without an end.")
+        return _understood(response, bytes(answer), self.url)
+
+    @contextmanager
+    def streaming(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: Iterable[bytes] | None = None,
+        idle_s: float = 15.0,
+    ) -> Iterator[httpx.Response]:
+        """Ask once for something long: the answer's head, its body yet to be read (``iter_raw``).
+
+        No deadline but ``idle_s`` without a byte. Also raises in the body what every method raises.
+        """
+        with self._sent(method, path, idle_s, headers=headers, content=content) as response:
+            if response.status_code >= 300:
+                refusal = bytearray()
+                for part in response.iter_raw():
+                    refusal += part
+                    if len(refusal) > _REFUSAL_BYTES:
+                        break
+                _understood(response, bytes(refusal), self.url)
+            yield response
+
+    @contextmanager
+    def _sent(self, method: str, path: str, timeout_s: float, **body: Any) -> Iterator[httpx.Response]:
+        """The answer to a request, still open; what goes wrong on the way becomes a sentence."""
         http = self._client()
-        asked = http.build_request(
-            method,
-            self.url + path,
-            json=body,
-            timeout=left_s,
-            extensions={"sni_hostname": COORDINATOR_NAME, "trace": _only_the_coordinator},
-        )
+        extensions = {"sni_hostname": COORDINATOR_NAME, "trace": _only_the_coordinator}
         try:
+            asked = http.build_request(
+                method, self.url + path, timeout=timeout_s, extensions=extensions, **body
+            )
             response = http.send(asked, stream=True)
             try:
-                answer = bytearray()
-                for part in response.iter_bytes():
-                    answer += part
-                    if len(answer) > _ANSWER_BYTES or time.monotonic() > until_s:
-                        raise CoordinatorAway(f"The coordinator at {self.url} answers without an end.")
+                yield response
             finally:
                 response.close()
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
@@ -135,7 +165,6 @@ class CoordinatorClient:
                 f"The coordinator at {self.url} can't be reached ({why or type(error).__name__}). "
                 "Is it running, and does the firewall let this port through?"
             ) from error
-        return _understood(response, bytes(answer), self.url)
 
     def _client(self) -> httpx.Client:
         """Connections that show the present certificate; another thread may still use those before."""

@@ -27,6 +27,7 @@ from sharedllm import __version__
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.coordinator.app import create_app
 from sharedllm.nodes.coordinator.database import open_database
+from sharedllm.nodes.coordinator.library import Shelf
 from sharedllm.nodes.coordinator.status import Coordinator
 from sharedllm.nodes.errors import TicketRefused
 from sharedllm.nodes.identity import Authority, Identity, Peer, enrol, server_context
@@ -54,6 +55,7 @@ class CoordinatorSettings:
 
     ``tls_cert`` and ``tls_key`` are shown to browsers and other strangers; nodes pin the federation's own.
     ``operations``: where ``/healthz``, ``/readyz`` and ``/metrics`` are answered without TLS.
+    ``library_bytes``: the most that published models may take, in ``state``.
     """
 
     state: Path
@@ -64,6 +66,7 @@ class CoordinatorSettings:
     tls_key: Path | None = None
     relay_port: int | None = None
     operations: tuple[str, int] | None = None
+    library_bytes: int = 8 << 30
 
 
 def serve(settings: CoordinatorSettings, ready: Callable[[str], None] | None = None) -> None:
@@ -114,7 +117,7 @@ class _Server(uvicorn.Server):
             public = (settings.tls_cert, settings.tls_key)
         context = server_context(identity, client_certificates="optional", public=public)
         config = uvicorn.Config(
-            create_app(coordinator),
+            create_app(coordinator, Shelf(settings.state / "library", settings.library_bytes)),
             http=_Protocol,
             ws="none",
             lifespan="off",

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sharedllm.nodes.specialists.exchange import fetch, fetch_model, listing, offer
+
 if TYPE_CHECKING:
     from sharedllm.nodes.specialists.recipe import ADAPTER_BUDGET, trained
 
-__all__ = ["ADAPTER_BUDGET", "trained"]
+__all__ = ["ADAPTER_BUDGET", "fetch", "fetch_model", "listing", "offer", "trained"]
 
 
 def __getattr__(name: str) -> Any:

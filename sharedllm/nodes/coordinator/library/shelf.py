@@ -1,0 +1,162 @@
+"""What is on the shelf: manifests by id, blobs by hash, within a quota of bytes.
+
+*Covered*: a name that another key took first, blobs that nobody announced or that have another size than
+announced, more bytes than the quota, more manifests than can be listed; a restart. *Not covered*: a member
+who fills the quota with models nobody wants; the operator deletes files of ``library``, and revokes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from sharedllm.errors import BadManifest, SharedLLMError
+from sharedllm.store import Blobs, atomic
+from sharedllm.store.specialists import Signed
+
+__all__ = ["NotOnShelf", "Shelf", "ShelfRefused"]
+
+_MANIFESTS = 4_096
+_log = logging.getLogger(__name__)
+
+
+class NotOnShelf(SharedLLMError):
+    """No manifest or blob of that name or hash was published in this federation."""
+
+
+class ShelfRefused(SharedLLMError):
+    """The shelf has no room, or not for this: the name is taken, the blob unannounced or of another size."""
+
+
+class Shelf:
+    """Manifests and blobs under ``folder``, of at most ``quota_bytes``. Safe for many threads."""
+
+    def __init__(self, folder: Path, quota_bytes: int) -> None:
+        self.folder, self.quota_bytes = folder, quota_bytes
+        self.blobs = Blobs(folder / "blobs")
+        self._lock = threading.Lock()
+        self._promised: dict[str, int] = {}
+        self._by_id: dict[str, Signed] = {}
+        paths = (folder / "manifests").glob("*.json")
+        for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
+            try:
+                self._put(Signed.from_bytes(path.read_bytes(), str(path)))
+            except BadManifest as error:
+                _log.warning("left off the shelf: %s", error)
+
+    def announce(self, signed: Signed) -> dict[str, int]:
+        """Put a manifest on the shelf; return the blobs that are not whole here, and how much of each is.
+
+        Raises ``ShelfRefused`` for a name that another key took first, or too many manifests.
+        """
+        with self._lock:
+            taken = self._named(signed.name)
+            if taken is not None and taken.signer != signed.signer:
+                raise ShelfRefused(
+                    f"The name {signed.name} belongs to {taken.signer[:16]}… in this federation, who was "
+                    "first; publish it under another name."
+                )
+            if signed.id not in self._by_id and len(self._by_id) >= _MANIFESTS:
+                raise ShelfRefused(f"The shelf holds {_MANIFESTS:,} manifests already; ask its operator.")
+            atomic.write_bytes(self.folder / "manifests" / f"{signed.id}.json", signed.to_bytes())
+            self._put(signed)
+        return self.missing(signed)
+
+    def find(self, name_or_id: str) -> Signed:
+        """Return the manifest of that id, or the latest of that name. Raises ``NotOnShelf``."""
+        with self._lock:
+            found = self._by_id.get(name_or_id) or self._named(name_or_id)
+        if found is None:
+            raise NotOnShelf(
+                f"Nobody published a specialist {name_or_id[:80]!r} in this federation; "
+                "`sharedllm specialist list --federation` says what there is."
+            )
+        return found
+
+    def with_weights(self, sha256: str) -> Signed:
+        """Return a manifest whose weights have this hash, whole ones first. Raises ``NotOnShelf``."""
+        with self._lock:
+            found = [signed for signed in self._by_id.values() if signed.body.weights_sha256 == sha256]
+        if not found:
+            raise NotOnShelf(
+                f"Nobody published a model with the weights {sha256[:12]}… in this federation; publish it "
+                "with `sharedllm specialist publish`."
+            )
+        return min(found, key=lambda signed: len(self.missing(signed)))
+
+    def missing(self, signed: Signed) -> dict[str, int]:
+        """Say which blobs of it are not whole here, and how many bytes of each have arrived."""
+        return {
+            sha256: self.blobs.arrived_bytes(sha256)
+            for sha256, size in signed.blobs.items()
+            if self._size(sha256) != size
+        }
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Describe the latest manifest of each name, by name."""
+        with self._lock:
+            latest = {signed.name: signed for signed in self._by_id.values()}
+        return [
+            {
+                "name": name,
+                "id": signed.id,
+                "signer": signed.signer,
+                "adapter": signed.body.adapter.method if signed.body.adapter else "none",
+                "bytes": sum(signed.blobs.values()),
+                "missing": sorted(self.missing(signed)),
+            }
+            for name, signed in sorted(latest.items())
+        ]
+
+    def blob(self, sha256: str) -> Path:
+        """Say where a whole blob is. Raises ``NotOnShelf``."""
+        if self._size(sha256) is None:
+            raise NotOnShelf(f"The blob {sha256[:12]}… is not on this federation's shelf.")
+        return self.blobs.path(sha256)
+
+    def promise(self, sha256: str, size: int) -> None:
+        """Make room for a blob that is about to come; ``settle`` it when it came or did not.
+
+        Raises ``ShelfRefused`` unless a manifest announced it with this size, or if there is no room.
+        """
+        with self._lock:
+            announced = {signed.blobs.get(sha256) for signed in self._by_id.values()}
+            if size not in announced:
+                raise ShelfRefused(
+                    f"No manifest on this shelf announces {size:,} bytes of blob {sha256[:12]}…; publish the "
+                    "manifest first."
+                )
+            taken = self._taken_bytes() + sum(self._promised.values())
+            if taken + size > self.quota_bytes:
+                raise ShelfRefused(
+                    f"The shelf holds {taken:,} of {self.quota_bytes:,} bytes, and {size:,} more do not fit; "
+                    "ask its operator for room."
+                )
+            self._promised[sha256] = size
+
+    def settle(self, sha256: str) -> None:
+        """Give back the room that was promised: what arrived is counted on the disk."""
+        with self._lock:
+            self._promised.pop(sha256, None)
+
+    def _put(self, signed: Signed) -> None:
+        # last of all, so that a name means what was announced last
+        self._by_id.pop(signed.id, None)
+        self._by_id[signed.id] = signed
+
+    def _named(self, name: str) -> Signed | None:
+        return next((signed for signed in reversed(self._by_id.values()) if signed.name == name), None)
+
+    def _size(self, sha256: str) -> int | None:
+        try:
+            return self.blobs.path(sha256).stat().st_size
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _taken_bytes(self) -> int:
+        names = {sha256 for signed in self._by_id.values() for sha256 in signed.blobs}
+        whole = {name: size for name in names if (size := self._size(name)) is not None}
+        coming = names - whole.keys() - self._promised.keys()
+        return sum(whole.values()) + sum(self.blobs.arrived_bytes(name) for name in coming)
