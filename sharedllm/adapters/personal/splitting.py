@@ -5,7 +5,8 @@ eighth chooses its settings; the rest is learnt from. Which ones is decided by a
 by name or date, so that nobody chose. Few documents (a manuscript): each is cut once at paragraphs, and its
 last fifth judges.
 
-What was held out of a cut document counts by section, a run of paragraphs of at least 1,000 bytes.
+What was held out of a cut document counts by section, a run of paragraphs of at least 1,000 bytes (less where
+there is little text, so that about five remain).
 
 *Covered*: one text never lies on two sides. *Not covered*: sections of one document resemble each other more
 than they resemble what the person will write next year, so an interval over them is narrower than one over
@@ -27,8 +28,8 @@ __all__ = ["Splits", "split"]
 _TEST, _VALIDATION = 0.20, 0.12
 _SLACK = 1.3  # a split may be so much larger than asked, for the sake of whole documents
 _LEAST_DOCUMENTS = 3
-_SECTION_BYTES = 1_000
-_PIECE_BYTES = 2_000
+_SECTION_BYTES = (200, 1_000)
+_SECTIONS = 5
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,11 @@ def _by_section(documents: Sequence[Document]) -> Splits:
     train: list[Document] = []
     validation: list[Document] = []
     test: list[Document] = []
+    of_all = sum(document.n_bytes for document in documents)
+    least, most = _SECTION_BYTES
+    at_least_bytes = min(most, max(least, int(_TEST * of_all / _SECTIONS)))
     for document in documents:
-        sections, at = _sections(document), 0
+        sections, at = _sections(document, at_least_bytes), 0
         total = sum(section.n_bytes for section in sections)
         for section in sections:
             middle = (at + section.n_bytes / 2) / total
@@ -91,19 +95,17 @@ def _by_section(documents: Sequence[Document]) -> Splits:
             part = test if middle > 1 - _TEST else validation if middle > 1 - _TEST - _VALIDATION else train
             part.append(section)
     if not (train and validation) or len(test) < _LEAST_DOCUMENTS:
-        total = sum(document.n_bytes for document in documents)
         raise BadText(
-            f"{total:,} bytes of text in {len(documents)} documents can't be split into a part to learn from "
-            f"and {_LEAST_DOCUMENTS} sections to judge by; give at least "
-            f"{int(_LEAST_DOCUMENTS * 1.5 * _SECTION_BYTES / _TEST):,} bytes."
+            f"{of_all:,} bytes of text in {len(documents)} documents can't be split into a part to learn "
+            f"from and {_LEAST_DOCUMENTS} sections to judge by; give more, with paragraphs or lines."
         )
     return Splits(tuple(train), tuple(validation), tuple(test), "section")
 
 
-def _sections(document: Document) -> list[Document]:
-    parts = [("", piece) for piece in _pieces(document.text)]
+def _sections(document: Document, at_least_bytes: int) -> list[Document]:
+    parts = [("", piece) for piece in _pieces(document.text, 2 * at_least_bytes)]
     sections = []
-    for number, (_, text) in enumerate(gather(parts, _SECTION_BYTES), start=1):
+    for number, (_, text) in enumerate(gather(parts, at_least_bytes), start=1):
         data = text.encode()
         digest = hashlib.sha256(data).hexdigest()
         sections.append(
@@ -112,13 +114,13 @@ def _sections(document: Document) -> list[Document]:
     return sections
 
 
-def _pieces(text: str) -> list[str]:
+def _pieces(text: str, at_most_bytes: int) -> list[str]:
     """Cut a text at empty lines, and what is still long at line ends or ends of sentences; loses nothing."""
     pieces = re.split(r"(?<=\n\n)", text)
     for cut in (r"(?<=\n)", r"(?<=[.!?] )"):
         pieces = [
             part
             for piece in pieces
-            for part in (re.split(cut, piece) if len(piece.encode()) > _PIECE_BYTES else [piece])
+            for part in (re.split(cut, piece) if len(piece.encode()) > at_most_bytes else [piece])
         ]
     return [piece for piece in pieces if piece]

@@ -50,6 +50,11 @@ def test_a_single_line_is_cut_at_ends_of_sentences():
     assert all(d.text.endswith(". ") for d in made.test[:-1])
 
 
-def test_too_little_to_judge_by_is_refused_with_how_much_is_needed():
-    with pytest.raises(BadText, match="give at least 22,500 bytes"):
-        split([document("short", "A sentence. " * 100)])
+def test_of_little_text_smaller_sections_judge():
+    made = split([document("short", "A sentence of eight words, and a few more. " * 200)])
+    assert len(made.test) >= 3
+
+
+def test_what_has_no_place_to_cut_is_refused():
+    with pytest.raises(BadText, match="50,000 bytes of text in 1 documents can't be split"):
+        split([document("blob", "x" * 50_000)])
