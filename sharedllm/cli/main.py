@@ -36,6 +36,10 @@ GROUPS: dict[str, tuple[str, str]] = {
         "sharedllm.cli.federation.adapter",
         "Make a base your own: fit it to your text, and see whether that helped.",
     ),
+    "specialist": (
+        "sharedllm.cli.federation.specialist",
+        "Train specialists, publish them, and fetch those of others.",
+    ),
     "bets": ("sharedllm.cli.bets", "List, register, run, decide and check bets."),
     "book": ("sharedllm.cli.book", "Build the book, without network, and print where it is."),
     "corpus": ("sharedllm.cli.corpus", "Show the texts, users and domains, and fetch them."),

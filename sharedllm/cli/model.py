@@ -127,3 +127,21 @@ def verify(name: Name) -> None:
 
     manifest = store.verify(name)
     typer.echo(f"{manifest.name} is whole: {sum(manifest.sizes.values()):,} bytes hash to what they should.")
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove weights that no model, specialist or adapter names any more and no process uses.
+
+    Example: sharedllm model clean --dry-run
+    """
+    from sharedllm import store
+
+    found = store.collect(dry_run=dry_run)
+    for path in found.removed:
+        typer.echo(path)
+    verb = "would be" if dry_run else "were"
+    used = f" {len(found.in_use)} more are in use and stay." if found.in_use else ""
+    typer.echo(f"{len(found.removed)} files of {found.n_bytes:,} bytes {verb} removed.{used}")

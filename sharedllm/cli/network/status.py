@@ -15,6 +15,8 @@ from sharedllm.nodes.operations import BadSetting
 if TYPE_CHECKING:
     from sharedllm.nodes.coordinator import CoordinatorClient
 
+__all__ = ["app", "member_client"]
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _REFRESH_S = 1.0
@@ -48,7 +50,7 @@ def status(
         raise BadSetting("--watch redraws a table and --json prints once; give one of them.")
     from sharedllm.cli.network.picture import picture
 
-    client = _client(state, coordinator_url)
+    client = member_client(state, coordinator_url)
     if as_json:
         print(json.dumps(client.status(), indent=1))
     elif watch:
@@ -59,8 +61,11 @@ def status(
         Console().print(picture(client.status()))
 
 
-def _client(state: Path | None, url: str | None) -> CoordinatorClient:
-    """Speak to the coordinator as the node in ``state``, with a certificate that has not expired."""
+def member_client(state: Path | None, url: str | None) -> CoordinatorClient:
+    """Speak to the coordinator as the node in ``state``, with a certificate that has not expired.
+
+    Raises ``BadSetting`` where no node has joined.
+    """
     from sharedllm.nodes.coordinator import CoordinatorClient
     from sharedllm.nodes.identity import Identity, coordinator_url, renew, state_root
 
