@@ -20,7 +20,6 @@ from the models named; why a specialist said what it said (an identity is not an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,17 +132,24 @@ def rows(a_NT: Tensor, logw_NT: Tensor, joint_T: Tensor, tokens_T: Tensor) -> li
             f"The joint is {float(joint_T[at])} nats for token {at}, and its specialists make "
             f"{float(ledger.shares.total()[at])}; give the joint in fp64, of the same weights."
         )
-    shares = ledger.shares
-    columns = zip(
-        tokens_T.tolist(),
-        *(_units(x_NT) for x_NT in (logw_NT, a_NT, shares.evidence_NT, shares.prior_NT)),
-        _units(shares.diversity_T[None]),
-        _units(ledger.joint_T[None]),
-        strict=True,
-    )
+    shares, n = ledger.shares, len(a_NT)
+    lines = [logw_NT, a_NT, shares.evidence_NT, shares.prior_NT]
+    units_KT = _units(torch.cat([*lines, shares.diversity_T[None], ledger.joint_T[None]]))
+    added_T = units_KT[2 * n : -1].sum(0)
+    columns = torch.cat([units_KT, (units_KT[-1] - added_T)[None]]).T.tolist()
+    possible = _possible(logw_NT), _possible(a_NT)
     return [
-        (token, logw, logp, seen, prior, diversity, joint - sum(seen) - sum(prior) - diversity, joint)
-        for token, logw, logp, seen, prior, (diversity,), (joint,) in columns
+        (
+            token,
+            tuple(x[:n]) if possible[0] is None else _where(x[:n], possible[0][at]),
+            tuple(x[n : 2 * n]) if possible[1] is None else _where(x[n : 2 * n], possible[1][at]),
+            tuple(x[2 * n : 3 * n]),
+            tuple(x[3 * n : -3]),
+            x[-3],
+            x[-1],
+            x[-2],
+        )
+        for at, (token, x) in enumerate(zip(tokens_T.tolist(), columns, strict=True))
     ]
 
 
@@ -158,14 +164,20 @@ def billionths(a_NT: Tensor, logw_NT: Tensor) -> list[tuple[int, ...]]:
     return [tuple(row) for row in r_TN.tolist()]
 
 
-def _units(x_NT: Tensor) -> list[tuple[Any, ...]]:
-    """Round to integer units, token by token; −inf becomes None."""
-    x_TN = x_NT.to(torch.float64).T
-    finite_TN = x_TN > -torch.inf
-    if bool((x_TN.abs()[finite_TN] > _LARGEST_NATS).any()):
+def _units(x_KT: Tensor) -> Tensor:
+    """Round to integer units; −inf becomes 0, which ``_where`` then takes for None."""
+    x_KT = x_KT.to(torch.float64).masked_fill(x_KT == -torch.inf, 0.0)
+    if bool((x_KT.abs() > _LARGEST_NATS).any()):
         raise BadLedger(f"A line is larger than {_LARGEST_NATS:.0f} nats; no probability of a real model is.")
-    rounded_TN = torch.where(finite_TN, x_TN / UNIT_NATS, 0.0).round().to(torch.int64)
-    return [
-        tuple(value if finite else None for value, finite in zip(values, flags, strict=True))
-        for values, flags in zip(rounded_TN.tolist(), finite_TN.tolist(), strict=True)
-    ]
+    return (x_KT / UNIT_NATS).round().to(torch.int64)
+
+
+def _possible(x_NT: Tensor) -> list[list[bool]] | None:
+    """Which amounts are above −inf, token by token; None if all are."""
+    finite_NT = x_NT > -torch.inf
+    flags: list[list[bool]] = finite_NT.T.tolist()
+    return None if bool(finite_NT.all()) else flags
+
+
+def _where(values: list[int], flags: list[bool]) -> Possible:
+    return tuple(value if flag else None for value, flag in zip(values, flags, strict=True))

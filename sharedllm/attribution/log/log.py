@@ -86,7 +86,7 @@ class Log:
     @property
     def checkpoint(self) -> Checkpoint:
         """What ``note`` signs."""
-        return Checkpoint(self.key.name, self.size, root(self.size, self._node))
+        return Checkpoint(self.key.name, self.size, self._tree.root)
 
     def append(self, entries: Sequence[bytes]) -> int:
         """Append a batch, durably, and give the index of its first entry: all of it is in, or nothing.

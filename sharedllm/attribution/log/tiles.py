@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sharedllm.attribution.log.hashing import HASH_BYTES, node_hash, root
+from sharedllm.attribution.log.hashing import EMPTY_ROOT, HASH_BYTES, node_hash, root
 from sharedllm.errors import BadLog
 
 __all__ = ["LARGEST_ENTRY_BYTES", "WIDTH", "Tree", "bundle", "bundle_path", "tile_path", "unbundle"]
@@ -67,15 +67,33 @@ def unbundle(data: bytes) -> list[bytes]:
 class Tree:
     """The growing edge: the hashes of each level's partial tile, which with full tiles give every node.
 
-    ``edges[L]`` holds the last ``(size >> 8·L) mod 256`` hashes of tile level L.
+    ``edges[L]`` holds the last ``(size >> 8·L) mod 256`` hashes of tile level L; ``peaks`` the largest nodes
+    that make up the tree, from the left, as (level, hash), so that its root is a few hashes away.
     """
 
     size: int = 0
     edges: tuple[tuple[bytes, ...], ...] = ()
+    peaks: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def root(self) -> bytes:
+        """The root hash."""
+        if not self.peaks:
+            return EMPTY_ROOT
+        *others, (_, top) = self.peaks
+        for _, left in reversed(others):
+            top = node_hash(left, top)
+        return top
 
     def extended(self, leaves: Sequence[bytes]) -> tuple[Tree, dict[tuple[int, int], bytes]]:
         """The tree with more leaf hashes, and the tiles that they filled, as bytes by (level, index)."""
-        edges, full = [list(edge) for edge in self.edges], {}
+        edges, full, peaks = [list(edge) for edge in self.edges], {}, list(self.peaks)
+        for leaf in leaves:
+            level, top = 0, leaf
+            while peaks and peaks[-1][0] == level:
+                top = node_hash(peaks.pop()[1], top)
+                level += 1
+            peaks.append((level, top))
         for number, leaf in enumerate(leaves, self.size):
             rising, level, index = leaf, 0, number
             while True:
@@ -87,7 +105,7 @@ class Tree:
                 full[level, index // WIDTH] = b"".join(edges[level])
                 rising, edges[level] = root(WIDTH, _within(edges[level])), []
                 level, index = level + 1, index // WIDTH
-        return Tree(self.size + len(leaves), tuple(map(tuple, edges))), full
+        return Tree(self.size + len(leaves), tuple(map(tuple, edges)), tuple(peaks)), full
 
     @classmethod
     def of_full(cls, tiles: int, tile: Callable[[int, int], bytes]) -> Tree:
@@ -98,7 +116,10 @@ class Tree:
             first = count // WIDTH * WIDTH
             edges.append(tuple(root(WIDTH, _within(hashes(tile(level, i)))) for i in range(first, count)))
             count, level = count // WIDTH, level + 1
-        return cls(tiles * WIDTH, tuple(edges))
+        size = tiles * WIDTH
+        bare = cls(size, tuple(edges))
+        levels = [level for level in reversed(range(size.bit_length())) if size >> level & 1]
+        return cls(size, bare.edges, tuple((k, bare.node(k, (size >> k) - 1, tile)) for k in levels))
 
     def node(self, level: int, index: int, tile: Callable[[int, int], bytes]) -> bytes:
         """The hash of a node of this tree (see ``hashing``), reading full tiles where they are needed."""

@@ -1,7 +1,7 @@
 """The audit: what was served goes to the log from a thread of its own, and no token waits for it.
 
-In the path of a token, ``Tape.token`` keeps references: no number is read from a tensor, no lock is taken, no
-thread is woken. The auditor's thread collects twice a second, and when an answer ends; it makes the ledger's
+In the path of a token, ``Tape.token`` keeps a few numbers as tensors: none is read, no lock is taken, no
+thread is woken. The auditor's thread collects once a second, and when an answer ends; it makes the ledger's
 lines of all tokens at once, appends them, syncs once, and only then is a receipt given out.
 
 **Back-pressure**: a tape holds at most 1,024 tokens that are not yet in the log, and 128 tapes are open at a
@@ -10,8 +10,8 @@ and that answer is *unaudited*: it has no receipt, it is counted in ``sharedllm_
 ``sentence`` says why. What the log holds already stays as it is.
 
 *Covered*: a full, slow or broken disk; SIGKILL in mid-answer (the log then holds what was collected, and no
-end); an answer that is never ended, by ``close``. *Not covered*: up to half a second of tokens when the
-process is killed; tensors that the caller changes after ``token``. Bet b017.
+end); an answer that is never ended, by ``close``. *Not covered*: up to a second of tokens when the process
+is killed; weights that the caller changes after ``token``. Bet b017.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sharedllm.nodes.operations import metrics
 
 __all__ = ["AuditHead", "Auditor", "Tape"]
 
-_COLLECT_S = 0.5
+_COLLECT_S = 1.0
 _PUBLISH_S = 60.0
 _TAPE_TOKENS = 1024
 _OPEN_TAPES = 128
@@ -77,12 +77,12 @@ class Tape:
     def token(self, token: int, a_N: Tensor, logw_N: Tensor, joint: Tensor) -> None:
         """Note a token, each specialist's log-probability of it and log-weight before it, and the mixture's.
 
-        Nothing is read or copied now, so the tensors must not change later; give ones that do not keep a
-        larger one alive (a slice of all log-probabilities does). ``logw_N`` and ``joint`` may be fp32; they
-        are then made again in fp64 from ``a_N`` and weights normalised anew.
+        Nothing is read now. ``a_N`` and ``joint`` are copied where they are, for as parts of all
+        log-probabilities they would keep those alive; ``logw_N`` must not change later. Weights and joint may
+        be fp32: then weights are normalised anew in fp64, and the joint is made again from them.
         """
         if len(self._items) < _TAPE_TOKENS:
-            self._items.append((token, a_N, logw_N, joint))
+            self._items.append((token, a_N.clone(), logw_N, joint.clone()))
         else:
             self.lost = "The disk is too slow for the audit log, so this answer is not in it as a whole."
 
@@ -108,6 +108,8 @@ class Auditor:
         self.log_key = str(self._log.key)
         self.sentence = "Every answer is audited."
         self.unaudited = 0
+        self.cpu_s = 0.0
+        """Processor time that the audit's own thread took so far."""
         self._open: list[Tape] = []
         self._finished: collections.OrderedDict[str, list[int]] = collections.OrderedDict()
         self._changed = threading.Condition()
@@ -128,7 +130,7 @@ class Auditor:
         return tape
 
     def wake(self) -> None:
-        """Collect now rather than in half a second."""
+        """Collect now rather than within a second."""
         self._wake.set()
 
     def receipt(self, request_id: str, wait_s: float) -> bytes | None:
@@ -159,6 +161,7 @@ class Auditor:
             self._wake.clear()
             stopping = self._stopping
             self._collect(list(self._open), stopping)
+            self.cpu_s = time.thread_time()
             if stopping:
                 return
 
@@ -264,7 +267,7 @@ def _exact(items: Sequence[Item]) -> tuple[Tensor, Tensor, Tensor]:
     """
     a_NT = torch.stack([item[1] for item in items], 1).to("cpu", torch.float64)
     logw_NT = torch.stack([item[2] for item in items], 1)
-    served_T = torch.stack([item[3].reshape(()) for item in items])
+    served_T = torch.stack([item[3] for item in items]).reshape(len(items))
     if logw_NT.dtype != torch.float64 or served_T.dtype != torch.float64:
         logw_NT = logw_NT.to("cpu", torch.float64).log_softmax(0)
         joint_T, served_T = (a_NT + logw_NT).logsumexp(0), served_T.to("cpu", torch.float64)

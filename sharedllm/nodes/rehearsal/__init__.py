@@ -6,10 +6,12 @@ test or a notebook decides what happens when, and reads every logit's bits.
 
 What must not happen here: anything that serves people. ``faults`` are loops that are broken on purpose, so
 that a bet can show that it would notice.
-Bets that rest on it: b005 (handoff), b045 (throttle).
+``overhead`` times a decoding mixture with and without its audit, without a ring.
+Bets that rest on it: b005 (handoff), b017 (audit overhead), b045 (throttle).
 """
 
 from sharedllm.nodes.rehearsal.faults import Forgetful, Impatient, Mixing, Stale, Swapping
+from sharedllm.nodes.rehearsal.overhead import Block, Choir, Paired, compare, median_interval, round_ratio
 from sharedllm.nodes.rehearsal.plans import Plan
 from sharedllm.nodes.rehearsal.requests import Heard, Request
 from sharedllm.nodes.rehearsal.ring import Recording, Rehearsal, refusal
@@ -17,10 +19,13 @@ from sharedllm.nodes.rehearsal.shares import Share, jitter, ramp, steady
 from sharedllm.nodes.rehearsal.workers import Worker
 
 __all__ = [
+    "Block",
+    "Choir",
     "Forgetful",
     "Heard",
     "Impatient",
     "Mixing",
+    "Paired",
     "Plan",
     "Recording",
     "Rehearsal",
@@ -29,8 +34,11 @@ __all__ = [
     "Stale",
     "Swapping",
     "Worker",
+    "compare",
     "jitter",
+    "median_interval",
     "ramp",
     "refusal",
+    "round_ratio",
     "steady",
 ]
