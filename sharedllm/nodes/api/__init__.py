@@ -9,6 +9,6 @@ Bets that rest on it: none.
 
 from sharedllm.nodes.api.app import create_app
 from sharedllm.nodes.api.listener import Server, make_server
-from sharedllm.nodes.api.service import Ask, Said, Service, Stream
+from sharedllm.nodes.api.service import Ask, Said, Served, Service, Stream
 
-__all__ = ["Ask", "Said", "Server", "Service", "Stream", "create_app", "make_server"]
+__all__ = ["Ask", "Said", "Served", "Server", "Service", "Stream", "create_app", "make_server"]

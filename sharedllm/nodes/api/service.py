@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from sharedllm.model import Sampling, Tokenizer
 
-__all__ = ["Ask", "Said", "Service", "Stream"]
+__all__ = ["Ask", "Said", "Served", "Service", "Stream"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
     """One prompt to continue; ``top_logprobs`` (≤ 20) alternatives are wanted for each token.
 
-    ``request_id`` goes with it into every log; ``client`` says who asks, for a fair share.
+    ``request_id`` goes with it into every log; ``client`` says who asks, for a fair share. ``model`` names
+    what is to answer (``""``: the default). ``receipt`` is the id under which a receipt for the answer can be
+    asked for later, bound to the Ed25519 key ``client_key`` (64 hex digits) if there is one; without an id
+    none is written.
     """
 
     prompt: tuple[int, ...]
@@ -26,6 +29,9 @@ class Ask:
     top_logprobs: int = 0
     request_id: str = ""
     client: str = ""
+    model: str = ""
+    client_key: str | None = None
+    receipt: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,21 @@ class Said:
     logprob: float
     top: tuple[tuple[int, float], ...]
     ms: float
+    responsibilities: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A model that may be asked for by ``name``.
+
+    ``members``: the names of those that answer, in the order of their responsibilities. ``ids``: the hash of
+    each one's manifest, or of its numbers where an adapter has none.
+    """
+
+    name: str
+    kind: Literal["base", "mixture", "specialist", "adapter"]
+    members: tuple[str, ...]
+    ids: tuple[str, ...]
 
 
 class Stream(Protocol):
@@ -67,7 +88,8 @@ class Stream(Protocol):
 
 
 class Service(Protocol):
-    """One model, served; every method may be called from the event loop, except ``explain``, which blocks."""
+    """What is served; every method may be called from the event loop, except ``explain`` and ``receipt``,
+    which block. ``model`` is what answers whoever names none."""
 
     @property
     def model(self) -> str: ...
@@ -78,6 +100,14 @@ class Service(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
+    def models(self) -> list[Served]:
+        """What may be asked for now, the default first."""
+        ...
+
+    def served(self, name: str) -> Served | None:
+        """What goes by that name (``""``: the default), or None."""
+        ...
+
     def submit(self, ask: Ask) -> Stream:
         """Begin to continue a prompt. Raises ``Busy``, ``BadPrompt`` and ``NoPipeline``."""
         ...
@@ -86,8 +116,15 @@ class Service(Protocol):
         """The live picture that the page and ``status`` show; cheap."""
         ...
 
-    def explain(self, prompt: Sequence[int], token: int) -> dict[str, Any]:
-        """Say what moved ``token`` after ``prompt``: nodes, layers, alternatives. Blocks up to seconds."""
+    def explain(
+        self, prompt: Sequence[int], token: int, said: Sequence[int] = (), model: str = ""
+    ) -> dict[str, Any]:
+        """Say what moved ``token`` after ``prompt`` and what ``model`` had ``said`` of its answer until then:
+        specialists, nodes, layers, alternatives. Blocks up to seconds."""
+        ...
+
+    def receipt(self, identifier: str) -> dict[str, Any] | None:
+        """The receipt of an answer that is over, or None if none is known. Blocks up to seconds."""
         ...
 
     def ready(self) -> tuple[bool, str]:

@@ -8,52 +8,45 @@ Memory is counted in positions. When it runs short, prompts that are kept for re
 used), then the youngest request gives its cache back and is replayed later; its text does not change. A
 request that fills a whole pipeline ends there; one that a smaller pipeline can't hold ends with a sentence.
 
+The members of a mixture have one number, begin together and give way together: each waits for the others'
+next token, so half of them would hold memory for nothing. Whoever came first may always take the memory of
+whoever came later, in every pipeline alike, so two mixtures never wait for each other.
+
 *Covered*: shared beginnings of prompts are computed once (whole chunks of prompts only, so that an answer
-does not depend on what was cached), n answers to one prompt, cancelling at any moment. *Not covered*:
-fairness between clients beyond first come, first served.
+does not depend on what was cached; only between requests that wear the same adapter), n answers to one
+prompt, cancelling at any moment. *Not covered*: fairness between clients beyond first come, first served.
 """
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 from collections import OrderedDict, deque
 
 from sharedllm.errors import BadPrompt
+from sharedllm.nodes.primary.results import Step, composed
 from sharedllm.nodes.primary.sequence import CHUNK, Sequence
-from sharedllm.wire import Op, Segment, Want
+from sharedllm.wire import Op, Segment
 
 __all__ = ["Batcher", "Step"]
 
 _ACTIVE = 64  # requests that are computed side by side
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """Segments for the workers, the tokens of their rows, and which request, in which life, gets each row.
-
-    ``begun`` are the requests that have their slot since this step.
-    """
-
-    segments: tuple[Segment, ...]
-    tokens: tuple[int, ...]
-    readers: tuple[tuple[Sequence, int], ...]
-    begun: tuple[Sequence, ...] = ()
-
-    @property
-    def bulk_rows(self) -> int:
-        """Rows of the one longer piece (0: only single tokens)."""
-        return max((s.rows for s in self.segments if s.rows > 1), default=0)
-
-
 class Batcher:
-    """Waiting, active and kept. ``capacity`` is what the smallest worker of the pipeline holds."""
+    """Waiting, active and kept. ``capacity`` is what the smallest worker of the pipeline holds.
+
+    ``worn`` are the adapters that all workers hold, by key, with the number that they know each by.
+    """
 
     def __init__(self) -> None:
         self.capacity = 0
         self.waiting: deque[Sequence] = deque()
         self.active: list[Sequence] = []
         self.prefix_hits = 0
-        self._kept: OrderedDict[tuple[int, ...], int] = OrderedDict()
+        self.worn: dict[str, int] = {}
+        self._kept: OrderedDict[tuple[str, tuple[int, ...]], int] = OrderedDict()
         self._ops: list[Segment] = []
         self._begun: list[Sequence] = []
         self._next_slot = 0
@@ -62,7 +55,15 @@ class Batcher:
     @property
     def used(self) -> int:
         """Positions that active requests and kept prompts take."""
-        return sum(s.held for s in self.active) + sum(map(len, self._kept))
+        return sum(s.held for s in self.active) + sum(len(prefix) for _, prefix in self._kept)
+
+    def take(self, sequence: Sequence) -> None:
+        """Let a request wait for its turn, behind all that came before it."""
+        bisect.insort(self.waiting, sequence, key=lambda s: s.number)
+
+    def share(self, company: int) -> int:
+        """Positions that each of so many members of a mixture may take, if they have all memory."""
+        return self.capacity // company // CHUNK * CHUNK
 
     def opened(self, capacity: int) -> None:
         """A pipeline with empty caches stands ready: replay what was active, in its old order, first."""
@@ -72,6 +73,7 @@ class Batcher:
             sequence.restart()
         self.active, self._ops, self._begun = [], [], []
         self._kept.clear()
+        self.worn.clear()
 
     def end(self, sequence: Sequence) -> None:
         """Let go of a request that is finished or cancelled; whole chunks of its prompt stay for others."""
@@ -81,13 +83,19 @@ class Batcher:
             return
         self.active.remove(sequence)
         kept = sequence.prompt_length // CHUNK * CHUNK
-        prefix = tuple(sequence.tokens[:kept])
-        if prefix in self._kept:
-            self._kept.move_to_end(prefix)
+        key = sequence.adapter, tuple(sequence.tokens[:kept])
+        if key in self._kept:
+            self._kept.move_to_end(key)
         elif 0 < kept <= sequence.fed and self.used + kept + sequence.held <= self.capacity:
-            self._kept[prefix] = self._fork(sequence.slot, kept)
+            self._kept[key] = self._fork(sequence.slot, kept)
         self._free(sequence.slot)
         sequence.restart()
+
+    def forget(self, adapter: str) -> None:
+        """Let nothing wear an adapter any more that no request wears: prompts are kept for it in vain."""
+        del self.worn[adapter]
+        for key in [key for key in self._kept if key[0] == adapter]:
+            self._free(self._kept.pop(key))
 
     def step(self, lanes: int) -> Step | None:
         """Compose the next step, or say that there is nothing to send (None)."""
@@ -105,37 +113,77 @@ class Batcher:
         begun, self._begun = self._begun, []
         if not chosen and not ops:
             return None
-        return dataclasses.replace(_composed(ops, chosen), begun=tuple(begun))
+        return dataclasses.replace(composed(ops, chosen), begun=tuple(begun))
 
     def _admit(self) -> None:
         """Take requests off the queue while there is room for their prompts."""
-        while self.waiting and len(self.active) < _ACTIVE:
-            sequence = self.waiting[0]
-            if any(self._ahead(other, sequence) for other in self.active):
+        for _, together in itertools.groupby(list(self.waiting), key=lambda s: s.number):
+            group = list(together)
+            if any(s.worn is not None and s.worn.key not in self.worn for s in group):
+                continue  # its adapter is on its way to the workers
+            if any(self._ahead(other, sequence) for other in self.active for sequence in group):
                 return  # what it shares with another is being computed; it waits to copy it
-            if len(sequence.tokens) > self.capacity:
-                self.waiting.popleft().fail(BadPrompt(self._too_long(len(sequence.tokens))))
-                continue
-            needed = _room(min(len(sequence.tokens) + 1, sequence.context))
-            held = sum(_room(s.fed + s.pending + 1) for s in self.active)
-            if self.active and held + needed > self.capacity:
+            if any(len(sequence.tokens) > self.share(sequence.company) for sequence in group):
+                self._refuse(group)
+            elif self._has_place(group):
+                for sequence in group:
+                    self.waiting.remove(sequence)
+                    self.active.append(sequence)
+                    self._begin(sequence)
+            else:
                 return
-            self.waiting.popleft()
-            self.active.append(sequence)
-            self._begin(sequence)
+
+    def _has_place(self, group: list[Sequence]) -> bool:
+        """Whether a request may begin; whoever came later gives way to it."""
+        needed = sum(_room(min(len(s.tokens) + 1, s.context)) for s in group)
+        while self.active:
+            held = sum(_room(s.fed + s.pending + 1) for s in self.active)
+            if held + needed <= self.capacity and len(self.active) + len(group) <= _ACTIVE:
+                return True
+            if self._youngest() < group[0].number:
+                return False
+            self._send_back(self._youngest())
+        return True
+
+    def _youngest(self) -> int:
+        return max(sequence.number for sequence in self.active)
+
+    def _send_back(self, number: int) -> None:
+        """Let a request, and all members of a mixture, give their memory back and wait to be replayed."""
+        for sequence in [s for s in self.active if s.number == number]:
+            self._free(sequence.slot)
+            self.active.remove(sequence)
+            sequence.restart()
+            self.take(sequence)
+
+    def _refuse(self, group: list[Sequence]) -> None:
+        """End a request that no queue can help."""
+        for sequence in group:
+            self.waiting.remove(sequence)
+        longest = max(group, key=lambda s: len(s.tokens))
+        error = BadPrompt(self._too_long(len(longest.tokens), longest.company))
+        for sequence in group:
+            sequence.fail(error)
 
     def _ahead(self, other: Sequence, sequence: Sequence) -> bool:
         """Whether ``other`` is still computing chunks that ``sequence`` begins with, too."""
+        if other.adapter != sequence.adapter:
+            return False
         shared = _shared(other.tokens[: other.prompt_length], sequence)
         return other.in_prompt and shared > other.fed - other.fed % CHUNK
 
     def _begin(self, sequence: Sequence) -> None:
         """Give a request a slot: a fork of the longest prompt that begins alike, or an empty one."""
-        sources = [(_shared(list(prefix), sequence), slot) for prefix, slot in self._kept.items()]
+        mine = sequence.adapter
+        sources = [
+            (_shared(list(prefix), sequence), slot)
+            for (worn, prefix), slot in self._kept.items()
+            if worn == mine
+        ]
         sources += [
             (min(_shared(s.tokens[: s.prompt_length], sequence), s.fed // CHUNK * CHUNK), s.slot)
             for s in self.active
-            if s is not sequence and s.slot is not None
+            if s is not sequence and s.slot is not None and s.adapter == mine
         ]
         shared, source = max(sources, key=lambda found: found[0], default=(0, 0))
         if shared and self.used + shared <= self.capacity:
@@ -143,11 +191,13 @@ class Batcher:
             sequence.slot = self._fork(source, shared)
         else:
             shared, sequence.slot = 0, self._new_slot()
-        for prefix, slot in list(self._kept.items()):
+            if sequence.worn is not None:
+                self._ops.append(Segment(Op.WEAR, sequence.slot, source=self.worn[sequence.worn.key]))
+        for key, slot in list(self._kept.items()):
             if shared and slot == source:
-                self._kept.move_to_end(prefix)
+                self._kept.move_to_end(key)
         sequence.fed = sequence.held = shared
-        sequence.most = min(sequence.context, self.capacity)
+        sequence.most = min(sequence.context, self.share(sequence.company))
         self._begun.append(sequence)
         if sequence.stream is not None:
             sequence.stream.cached_tokens = shared
@@ -161,20 +211,18 @@ class Batcher:
             if self._kept:
                 self._free(self._kept.popitem(last=False)[1])
                 continue
-            youngest = max(self.active, key=lambda s: s.number)
-            self._free(youngest.slot)
-            self.active.remove(youngest)
-            youngest.restart()
-            self.waiting.appendleft(youngest)
-            if youngest is sequence:
+            youngest = self._youngest()
+            self._send_back(youngest)
+            if youngest == sequence.number:
                 return False
         sequence.held = needed
         return True
 
-    def _too_long(self, tokens: int) -> str:
+    def _too_long(self, tokens: int, company: int) -> str:
+        each = f", {self.share(company):,} for each of {company} specialists" if company > 1 else ""
         return (
-            f"The present pipeline holds {self.capacity:,} tokens at a time, but this prompt and its answer "
-            f"so far have {tokens:,}. Shorten the prompt, or let more machines join."
+            f"The present pipeline holds {self.capacity:,} tokens at a time{each}, but this prompt and its "
+            f"answer so far have {tokens:,}. Shorten the prompt, or let more machines join."
         )
 
     def _fork(self, source: int | None, positions: int) -> int:
@@ -191,22 +239,6 @@ class Batcher:
         return self._next_slot
 
 
-def _composed(ops: list[Segment], chosen: list[Sequence]) -> Step:
-    """Write the step down, and note for each request what is on its way."""
-    segments, tokens = list(ops), list[int]()
-    readers: list[tuple[Sequence, int]] = []
-    for sequence in chosen:
-        rows, op = sequence.next_rows(), Op.CHUNK if sequence.in_prompt else Op.ROWS
-        assert sequence.slot is not None
-        tokens += sequence.tokens[sequence.fed : sequence.fed + rows]
-        ends = sequence.fed + rows == len(sequence.tokens)
-        want = (Want.TRACE if sequence.trace else Want.LAST) if ends else Want.NONE
-        segments.append(Segment(op, sequence.slot, sequence.fed, rows, want))
-        sequence.fed += rows
-        readers += [(sequence, sequence.life)] if ends else []
-    return Step(tuple(segments), tuple(tokens), tuple(readers))
-
-
 def _room(positions: int) -> int:
     """Positions for which a worker takes memory."""
     return -(-positions // CHUNK) * CHUNK
@@ -217,7 +249,7 @@ def _shared(tokens: list[int], sequence: Sequence) -> int:
 
     At least one token of it is left to compute.
     """
-    most = min(len(tokens), sequence.prompt_length, len(sequence.tokens) - 1) // CHUNK
+    most = min(len(tokens), sequence.prompt_length, len(sequence.tokens) - 1, sequence.copied) // CHUNK
     for chunk in range(most):
         part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
         if tokens[part] != sequence.tokens[part]:

@@ -17,6 +17,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,9 +25,11 @@ import torch
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import DialFailed, NoPipeline
 from sharedllm.nodes.operations import metrics
-from sharedllm.nodes.primary.batching import Batcher, Step
+from sharedllm.nodes.primary.batching import Batcher
+from sharedllm.nodes.primary.federated.reading import read
+from sharedllm.nodes.primary.federated.wardrobe import Wardrobe
 from sharedllm.nodes.primary.pace import Pace
-from sharedllm.nodes.primary.results import Model, Sent, checked
+from sharedllm.nodes.primary.results import Model, Sent, Step, checked
 from sharedllm.nodes.primary.ring import Connect, Down, Ring, Route
 from sharedllm.nodes.primary.routes import Routes
 from sharedllm.nodes.primary.sequence import Sequence
@@ -56,7 +59,7 @@ class Loop(threading.Thread):
         self._step = self._epoch = 0
         self._without_since_s, self._next_try_s = time.monotonic(), 0.0
         self._roundings: dict[int, str] = {}
-        self._watch = Watch()
+        self._watch, self._wardrobe = Watch(), Wardrobe()
         self._opening: Ring | None = None
         self._arriving: set[Sequence] = set()
         self._lost_s, self._stopping = 0.0, False
@@ -64,30 +67,39 @@ class Loop(threading.Thread):
     @property
     def requests(self) -> int:
         """How many requests there are: on their way to the loop, waiting, or active."""
-        return len(self._arriving) + len(self.batcher.waiting) + len(self.batcher.active)
+        return len({s.number for s in [*self._arriving, *self.batcher.waiting, *self.batcher.active]})
 
     @property
     def hopeful(self) -> bool:
         """Whether a pipeline is being opened, and has not been for too long."""
         return time.monotonic() - self._without_since_s < _GIVE_UP_S
 
-    def submit(self, sequence: Sequence) -> None:
-        """Take a request."""
+    def submit(self, *sequences: Sequence) -> None:
+        """Take a request, or all members of a mixture that are computed here."""
 
         def run() -> None:
-            self.batcher.waiting.append(sequence)
-            self._arriving.discard(sequence)
+            for sequence in sequences:
+                self.batcher.take(sequence)
+            self._arriving.difference_update(sequences)
 
-        self._arriving.add(sequence)
+        self._arriving.update(sequences)
         self._events.put(run)
 
     def cancel(self, sequence: Sequence) -> None:
         """End a request; its memory is freed with the next step."""
+        self.feed([sequence], None)
+        if sequence.stream is not None:
+            sequence.stream.end("cancelled")
+
+    def feed(self, sequences: Iterable[Sequence], token: int | None) -> None:
+        """Go on with the token that a mixture has chosen for these members, or end them (None)."""
 
         def run() -> None:
-            self.batcher.end(sequence)
-            if sequence.stream is not None:
-                sequence.stream.end("cancelled")
+            for sequence in sequences:
+                if token is None:
+                    self.batcher.end(sequence)
+                else:
+                    sequence.tokens.append(token)
 
         self._events.put(run)
 
@@ -145,10 +157,9 @@ class Loop(threading.Thread):
             self._establish()
         if self.ring is not None:
             self._fill(self.ring)
+        wait_s = 0.05 if self.ring is None else self._watch.wait_s(self._in_flight)
         try:
-            event = self._events.get(
-                timeout=0.05 if self.ring is None else self._watch.wait_s(self._in_flight)
-            )
+            event = self._events.get(timeout=wait_s)
         except queue.Empty:
             event = None
         if isinstance(event, Down):
@@ -174,14 +185,16 @@ class Loop(threading.Thread):
 
     def _fill(self, ring: Ring) -> None:
         """Send steps until every worker may be busy, or there is nothing to send."""
+        self._wardrobe.lend(ring, self.batcher)
         while len(self._in_flight) < len(ring.route.members):
             step = self.batcher.step(len(ring.route.members))
             if step is None:
-                return
+                break
             began_s = time.perf_counter()
             h_RD = self.model.ends.embed(step.tokens)
             meta = StepMeta(step.segments, self.model.wire, h_RD.shape[1], len(h_RD)).to_bytes()
             self._step += 1
+            self._wardrobe.sent(self._step)
             frame = Frame(Kind.STEP, self._epoch, self._step, meta, encode(h_RD, self.model.wire))
             self._in_flight[self._step] = Sent(step, time.monotonic(), time.perf_counter() - began_s)
             try:
@@ -192,6 +205,8 @@ class Loop(threading.Thread):
             except LinkClosed as error:
                 self._lost(Down(ring, ring.route.members[0].node, "dead", str(error)))
                 return
+        if not self._in_flight:
+            self._wardrobe.returned(ring, self._step)
 
     def _result(self, ring: Ring, frame: Frame, arrived_s: float) -> None:
         """Take hidden states that came back; anything wrong with them is the last worker's fault."""
@@ -206,6 +221,7 @@ class Loop(threading.Thread):
             return
         assert sent is not None
         self._tell(sent.step, h_RD, traces)
+        self._wardrobe.returned(ring, frame.step)
         if self._lost_s and sent.step.readers:
             metrics.failover_seconds.observe(time.monotonic() - self._lost_s)
             self._lost_s = 0.0
@@ -216,23 +232,7 @@ class Loop(threading.Thread):
         self._watch.saw(ring, self.pace, self.routes, self.consider)
 
     def _tell(self, step: Step, h_RD: torch.Tensor, traces: torch.Tensor) -> None:
-        """Choose a token for every reader that still wants one."""
-        if not step.readers:
-            return
-        logits_RV = self.model.ends.logits(h_RD)
-        likeliest = logits_RV.argmax(dim=-1).tolist()
-        for (sequence, life), logits_V, token in zip(step.readers, logits_RV, likeliest, strict=True):
-            if sequence.life != life:
-                continue
-            if sequence.trace is not None:
-                sequence.trace.set_result((logits_V, traces))
-                self.batcher.end(sequence)
-                continue
-            sequence.accept(logits_V, token)
-            self.tokens += 1
-            metrics.tokens.labels("generated").inc()
-            if sequence.finish_reason:
-                self.batcher.end(sequence)
+        self.tokens += read(self.model.ends, step, h_RD, traces, self.batcher.end)
 
     def _lost(self, down: Down) -> None:
         """A worker is lost: leave the pipeline, tell the coordinator, and take the spare that lies ready."""
@@ -244,9 +244,9 @@ class Loop(threading.Thread):
         self.failovers += 1
         self._lost_s = time.monotonic() if self.batcher.active else 0.0
         metrics.failovers.labels(down.kind).inc()
-        for sequence in self.batcher.active:
-            if sequence.stream is not None:
-                sequence.stream.failovers += 1
+        for stream in {sequence.stream for sequence in self.batcher.active}:
+            if stream is not None:
+                stream.failovers += 1
         self.routes.ban(down.node)
         self.routes.spare = route.spares.get(down.node)
         if down.kind != "leaving":
@@ -287,6 +287,7 @@ class Loop(threading.Thread):
         self.pace, self._watch = Pace(len(route.members)), Watch()
         self.routes.registered = route.pipeline
         self.batcher.opened(ring.capacity)
+        self._wardrobe.opened()
         self.sentence = "The pipeline is open."
         where = ", ".join(f"{m.name} layers {m.start}–{m.stop - 1}" for m in route.members)
         self.news.append(f"pipeline {self._epoch}: {where}")

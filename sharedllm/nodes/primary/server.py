@@ -22,6 +22,7 @@ from sharedllm.nodes.coordinator.client import CoordinatorClient
 from sharedllm.nodes.coordinator.heartbeat import Heartbeat
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.operations import metrics
+from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
 from sharedllm.nodes.primary.loop import Loop
 from sharedllm.nodes.primary.results import Model
 from sharedllm.nodes.primary.ring import Member
@@ -78,7 +79,8 @@ def serve(settings: PrimarySettings) -> None:
     )
     loop = Loop(model, Routes(client, _wish(settings, manifest)), lambda member: _connect(identity, member))
     blob = store.Blobs().path(manifest.tokenizer_sha256)
-    primary = Primary(loop, Tokenizer.from_bytes(blob.read_bytes()), identity.id, settings.name)
+    repertoire = Repertoire(Part(settings.model, manifest.sha256, loop))
+    primary = Primary(repertoire, Tokenizer.from_bytes(blob.read_bytes()), identity.id, settings.name)
     key = settings.api_key_file.read_text().strip() if settings.api_key_file else None
     started, urls = time.time(), [""]
 
@@ -91,7 +93,7 @@ def serve(settings: PrimarySettings) -> None:
     heartbeat = Heartbeat(
         client,
         lambda: _report(settings, primary, started, urls[0]),
-        lambda reply: loop.banish(set(reply["revoked"])),
+        lambda reply: primary.banish(set(reply["revoked"])),
     )
     heartbeat.start()
     loop.start()

@@ -141,7 +141,7 @@ class Serving(RuleBasedStateMachine):
     @invariant()
     def memory_suffices(self) -> None:
         assert self.batcher.used <= self.batcher.capacity <= self.worker.slots.budget
-        assert all(len(prefix) % CHUNK == 0 for prefix in self.batcher._kept)
+        assert all(len(prefix) % CHUNK == 0 for _, prefix in self.batcher._kept)
 
     def _turn(self) -> None:
         while len(self.in_flight) < self.lanes and (step := self._composed()) is not None:

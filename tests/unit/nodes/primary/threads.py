@@ -19,6 +19,7 @@ from sharedllm.engines.sessions import Session
 from sharedllm.model import Config, Tokenizer, Transformer, train_tokenizer
 from sharedllm.nodes.errors import CoordinatorAway, DialFailed, NoPipeline
 from sharedllm.nodes.primary import Loop, Member, Model, Primary, Routes
+from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
 from sharedllm.wire import Codec, Frame, Link
 
 DEADLINE_S = 60.0
@@ -162,7 +163,8 @@ class Place:
         self.coordinator = Coordinator(self)
         ends = Ends(CONFIG, {"embed.weight": model.embed.weight.data, "norm.weight": model.norm.weight.data})
         self.loop = Loop(Model("tiny", HASH, ends, wire), Routes(self.coordinator, {}), self._connect)
-        self.primary = Primary(self.loop, tokenizer, "primary-id", "primary")
+        repertoire = Repertoire(Part("tiny", HASH, self.loop))
+        self.primary = Primary(repertoire, tokenizer, "primary-id", "primary")
 
     def add(self, *names: str, kind: type[Node] = Node, **settings: Any) -> None:
         """Let nodes join."""
