@@ -67,7 +67,8 @@ def with_adapter(
 
 
 def _verify(signed: Signed) -> None:
-    for sha256, size in signed.blobs.items():
+    # the small ones first: what is refused is refused before gigabytes are read
+    for sha256, size in sorted(signed.blobs.items(), key=lambda blob: blob[1]):
         _verify_blob(sha256, size, signed.body.name)
 
 
