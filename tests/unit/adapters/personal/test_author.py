@@ -24,9 +24,9 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(home, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scripts")
-    for i, document in enumerate(user("lingl").train[:14]):
-        (folder / f"{i}.py").write_text(document.text)
+    folder = tmp_path_factory.mktemp("poems")
+    for i, document in enumerate(user("milton").train[:14]):
+        (folder / f"{i}.txt").write_text(document.text)
     return CliRunner().invoke(commands.app, ["fit", str(folder), "--base", "toy"])
 
 
@@ -40,7 +40,7 @@ def test_an_authors_files_help_and_the_adapter_is_kept(fitted):
 @torch.no_grad()
 def test_the_kept_adapter_lowers_the_loss_of_files_that_were_never_given(fitted):
     base = load("toy")
-    tokens = [base.tokenizer.encode(document.text)[:256] for document in user("lingl").train[14:34]]
+    tokens = [base.tokenizer.encode(document.text)[:256] for document in user("milton").train[14:34]]
     before = sum(float(score(base.model, each, 256).sum()) for each in tokens)
     with applied(base.model, library.load("me")):
         assert sum(float(score(base.model, each, 256).sum()) for each in tokens) < before
