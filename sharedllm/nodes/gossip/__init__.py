@@ -15,13 +15,17 @@ from __future__ import annotations
 from sharedllm.nodes.gossip.contents import Contents, Quotas
 from sharedllm.nodes.gossip.entries import Author, Entry, Kind
 from sharedllm.nodes.gossip.errors import BadEntry, BadMessage
+from sharedllm.nodes.gossip.leases import LEASE_S, Lease
 from sharedllm.nodes.gossip.membership import Certified, Keyring, Membership
 from sharedllm.nodes.gossip.messages import Message, decode, encode
 from sharedllm.nodes.gossip.peer import Peer
+from sharedllm.nodes.gossip.service import ROUND_S, Service
 from sharedllm.nodes.gossip.simulation import Conditions, Network
 from sharedllm.nodes.gossip.view import Contact, View
 
 __all__ = [
+    "LEASE_S",
+    "ROUND_S",
     "Author",
     "BadEntry",
     "BadMessage",
@@ -32,11 +36,13 @@ __all__ = [
     "Entry",
     "Keyring",
     "Kind",
+    "Lease",
     "Membership",
     "Message",
     "Network",
     "Peer",
     "Quotas",
+    "Service",
     "View",
     "decode",
     "encode",

@@ -1,0 +1,70 @@
+"""What a node says of itself in its lease, and what a reader may rely on: the form, and who signed it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sharedllm.nodes.errors import DialFailed, NotAdmitted
+from sharedllm.nodes.gossip.entries import Entry
+from sharedllm.nodes.gossip.errors import BadEntry
+from sharedllm.nodes.gossip.view import Contact
+from sharedllm.nodes.identity import read_peer
+from sharedllm.nodes.proxy import Endpoint
+
+__all__ = ["LEASE_S", "Lease"]
+
+LEASE_S = 60.0
+_NAME_CHARACTERS = 63
+_ENDPOINTS = 16
+_FIELDS = {"name", "host", "port", "endpoints"}
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A node's name, where it gossips, and the ``endpoints`` at which it serves.
+
+    ``role`` is what its certificate says, for a lease that was read.
+    """
+
+    name: str
+    host: str
+    port: int
+    endpoints: tuple[Endpoint, ...] = ()
+    role: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The payload of an entry of kind ``LEASE``."""
+        said = {
+            "name": self.name,
+            "host": self.host,
+            "port": self.port,
+            "endpoints": [endpoint.to_dict() for endpoint in self.endpoints],
+        }
+        return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def of(cls, entry: Entry) -> Lease:
+        """The lease in an entry. Raises ``BadEntry`` for another form."""
+        try:
+            said = json.loads(entry.payload)
+            if not isinstance(said, dict) or set(said) != _FIELDS:
+                raise ValueError("it has not exactly the fields " + ", ".join(sorted(_FIELDS)))
+            place = Endpoint("lan", said["host"], said["port"])
+            if (
+                not isinstance(said["name"], str)
+                or len(said["name"]) > _NAME_CHARACTERS
+                or not said["name"].isprintable()
+            ):
+                raise ValueError("its name is too long, or can't be shown")
+            if not isinstance(said["endpoints"], list) or len(said["endpoints"]) > _ENDPOINTS:
+                raise ValueError(f"it has no list of at most {_ENDPOINTS} endpoints")
+            endpoints = tuple(map(Endpoint.from_dict, said["endpoints"]))
+            role = read_peer(entry.certificate).role
+        except (ValueError, TypeError, RecursionError, DialFailed, NotAdmitted) as error:
+            raise BadEntry(f"The lease of node {entry.issuer_id} can't be read: {error}.") from None
+        return cls(said["name"], place.host, place.port, endpoints, role)
+
+    def contact(self, id: str) -> Contact:
+        """Where node ``id``, whose lease this is, gossips."""
+        return Contact(id, self.host, self.port)

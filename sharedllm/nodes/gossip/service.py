@@ -1,0 +1,207 @@
+"""Gossip over TLS: a port, a round every second and a lease of one's own, in a thread beside the node's work.
+
+An exchange is one connection (``exchange``). Both ends are proven by certificate before a byte is read, and a
+called node must be the one that was meant. The thread keeps the node's own event loop free of signature
+checks.
+
+*Covered*: a coordinator that is away, for good or for a while; a member that hangs, dribbles or sends too
+much (5 s and a ceiling for each exchange); a certificate that is renewed; a port that is taken. *Not
+covered*: nodes that can't be called from outside still call others and so learn all; there is no relay here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.errors import NotAdmitted
+from sharedllm.nodes.gossip.entries import Author, Entry, Kind
+from sharedllm.nodes.gossip.errors import BadEntry
+from sharedllm.nodes.gossip.exchange import Exchange, call
+from sharedllm.nodes.gossip.leases import LEASE_S, Lease
+from sharedllm.nodes.gossip.membership import Certified
+from sharedllm.nodes.gossip.messages import decode, encode
+from sharedllm.nodes.gossip.peer import Peer
+from sharedllm.nodes.gossip.view import Contact
+from sharedllm.nodes.identity import Identity
+from sharedllm.nodes.identity import Peer as Caller
+from sharedllm.nodes.identity.certificates import read_certificate
+from sharedllm.nodes.proxy.channel import TlsChannel
+from sharedllm.nodes.proxy.listener import Limits, Listener
+
+__all__ = ["ROUND_S", "Service"]
+
+ROUND_S = 1.0
+_MANIFEST_S = 12 * 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """This node's gossip: ``start``, then ``nodes`` and ``manifests`` say what all know.
+
+    ``lease`` makes what the node says of itself, from the address at which it listens; ``published`` are the
+    signed manifests that it vouches for, by id (64 hex digits); ``seeds`` are asked when nobody else is
+    known; ``refuses`` says of a node id that nothing is said to it or taken from it (revoked).
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        lease: Callable[[str, int], Lease],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        advertised: str | None = None,
+        seeds: Iterable[Contact] = (),
+        published: Callable[[], Mapping[str, bytes]] = dict,
+        refuses: Callable[[str], bool] = lambda node: False,
+        round_s: float = ROUND_S,
+        lease_s: float = LEASE_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._identity, self._make_lease, self._published = identity, lease, published
+        self._host, self._port, self._advertised = host, port, advertised or host
+        self._seeds, self._refuses, self._clock = tuple(seeds), refuses, clock
+        self._round_s, self._lease_s = round_s, lease_s
+        self._lock = threading.Lock()
+        self._author = Author(identity.key, b"")
+        self._renew_s = 0.0
+        self._vouched: dict[str, float] = {}
+        self.rounds = 0
+
+    def start(self) -> Contact:
+        """Listen and begin; where others find this node. Raises ``OSError`` when the port is taken."""
+        ready = threading.Event()
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="gossip", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self.peer.me
+
+    def stop(self) -> None:
+        """Withdraw the lease, tell one more partner so, and end."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+
+    def nodes(self) -> dict[str, Lease]:
+        """Who is here, by id, as far as this node has heard; itself too."""
+        found = {}
+        with self._lock:
+            entries = list(self.peer.live(Kind.LEASE, self._clock()))
+        for entry in entries:
+            with contextlib.suppress(BadEntry):
+                found[entry.issuer_id] = Lease.of(entry)
+        return found
+
+    def manifests(self) -> dict[str, bytes]:
+        """The signed manifests that members vouch for, by the id that they gave; still to be verified."""
+        with self._lock:
+            return {entry.key.hex(): entry.payload for entry in self.peer.live(Kind.MANIFEST, self._clock())}
+
+    def say(self, kind: Kind, key: bytes, payload: bytes, life_s: float) -> Entry:
+        """Tell all members something in this node's name. Raises ``BadEntry`` for what is too long."""
+        with self._lock:
+            entry = self._author.issue(kind, key, payload, life_s, self._clock())
+            self.peer.add(entry, self._clock())
+        return entry
+
+    def heard(self, kind: Kind) -> list[Entry]:
+        """All entries of a kind that hold now."""
+        with self._lock:
+            return list(self.peer.live(kind, self._clock()))
+
+    def _run(self, ready: threading.Event) -> None:
+        asyncio.run(self._serve(ready))
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        listener = Listener(self._identity, Limits(handshakes=64, connections_per_peer=4), self._greet)
+        try:
+            port = await listener.listen(self._host, self._port)
+        except OSError as error:
+            self._failure = error
+            ready.set()
+            return
+        me = Contact(self._identity.id, self._advertised, port)
+        self.peer = Peer(me, Certified(self._identity.ca, self._refuses), random.Random(), seeds=self._seeds)
+        try:
+            self._speak()
+            ready.set()
+            while not self._ending.is_set():
+                await self._round()
+                with contextlib.suppress(TimeoutError):
+                    # spread out, or nodes that start together call together for ever
+                    async with asyncio.timeout(self._round_s * random.uniform(0.8, 1.2)):
+                        await self._ending.wait()
+            with self._lock:
+                self.peer.add(self._author.withdraw(Kind.LEASE, b"", self._clock()), self._clock())
+            await self._call()
+        finally:
+            await listener.close()
+
+    async def _round(self) -> None:
+        try:
+            self._speak()
+            await self._call()
+        except Exception:
+            _log.exception("a round of gossip failed unforeseen; the next one begins in time")
+        self.rounds += 1
+
+    async def _call(self) -> None:
+        """Call one partner, and hear it out."""
+        with self._lock:
+            begun = self.peer.tick(self._clock())
+        if begun is None or self._refuses(begun[0].id):
+            return
+        partner, sync = begun
+        try:
+            async with asyncio.timeout(max(5.0, self._round_s)):
+                await call(self._identity, partner, encode(sync), self._receive)
+        except (OSError, TimeoutError, SharedLLMError) as error:
+            _log.debug("gossip with node %s failed: %s", partner.id, error)
+            with self._lock:
+                self.peer.unreachable(partner.id)
+
+    async def _greet(self, channel: TlsChannel, caller: Caller) -> Exchange:
+        if self._refuses(caller.id):
+            raise NotAdmitted(f"Node {caller.id} was revoked by the federation's operator.")
+        return Exchange(channel, caller.id, self._receive)
+
+    def _receive(self, sender: str, data: bytes) -> bytes:
+        message = decode(data)
+        with self._lock:
+            answer = self.peer.receive(sender, message, self._clock())
+        return b"" if answer is None else encode(answer)
+
+    def _speak(self) -> None:
+        """Renew the lease at a third of its life, and vouch for what was published since."""
+        now = self._clock()
+        if now < self._renew_s:
+            return
+        self._renew_s = now + self._lease_s / 3
+        left_s = self._identity.peer.not_after - now
+        self._author.certificate = read_certificate(self._identity.certificate).public_bytes(Encoding.DER)
+        lease = self._make_lease(self.peer.me.host, self.peer.me.port)
+        self._tell(Kind.LEASE, b"", lease.to_bytes(), min(self._lease_s, left_s))
+        for id, manifest in self._published().items():
+            if now >= self._vouched.get(id, 0.0):
+                self._vouched[id] = now + _MANIFEST_S / 3
+                self._tell(Kind.MANIFEST, bytes.fromhex(id), manifest, min(_MANIFEST_S, left_s))
+
+    def _tell(self, kind: Kind, key: bytes, payload: bytes, life_s: float) -> None:
+        try:
+            self.say(kind, key, payload, life_s)
+        except BadEntry as error:
+            _log.warning("nothing could be told to the others: %s", error)
