@@ -14,9 +14,11 @@ from typing import Any
 from sharedllm.errors import BadLedger
 from sharedllm.store import canonical_json
 
-__all__ = ["UNIT_NATS", "Entry", "verify"]
+__all__ = ["LARGEST_NATS", "UNIT_NATS", "Entry", "verify"]
 
 UNIT_NATS = 2.0**-40
+LARGEST_NATS = 2.0**20
+"""More than any log-probability of a real model, and little enough that sums of lines fit 64 bits."""
 _WEIGHTS_MISS_ONE_BY = 1e-9
 _SCHEMA = "sharedllm-ledger-entry/1"
 
@@ -68,6 +70,10 @@ def verify(entry: Entry) -> None:
     amounts = [*(x for column in columns for x in column), entry.diversity, entry.remainder, entry.joint]
     if any(type(x) is not int for x in amounts if x is not None) or None in entry.evidence + entry.prior:
         raise BadLedger("An entry's amounts are integers in units of 2^-40 nat; one of them is not.")
+    if any(abs(x) * UNIT_NATS > LARGEST_NATS for x in amounts if x is not None):
+        raise BadLedger(
+            f"An amount of an entry is larger than {LARGEST_NATS:,.0f} nats; no model gives such."
+        )
     total = sum(entry.evidence) + sum(entry.prior) + entry.diversity + entry.remainder
     if total != entry.joint:
         raise BadLedger(

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedllm.attribution.entry import UNIT_NATS, Entry, verify
+from sharedllm.attribution.entry import LARGEST_NATS, UNIT_NATS, Entry, verify
 from sharedllm.attribution.shares import LogShares, log_shares, responsibilities
 from sharedllm.errors import BadLedger
 
@@ -47,7 +47,6 @@ Row = tuple[int, Possible, Possible, Amounts, Amounts, int, int, int]
 """Token, logw, logp, evidence, prior, diversity, remainder, joint: an ``Entry`` without its specialists."""
 
 
-_LARGEST_NATS = 2.0**20  # keeps every sum of lines inside 64 bits
 _CHUNK_ELEMENTS = 1 << 23  # of N × T × V at a time: 64 MiB in fp64
 
 
@@ -167,8 +166,8 @@ def billionths(a_NT: Tensor, logw_NT: Tensor) -> list[tuple[int, ...]]:
 def _units(x_KT: Tensor) -> Tensor:
     """Round to integer units; −inf becomes 0, which ``_where`` then takes for None."""
     x_KT = x_KT.to(torch.float64).masked_fill(x_KT == -torch.inf, 0.0)
-    if bool((x_KT.abs() > _LARGEST_NATS).any()):
-        raise BadLedger(f"A line is larger than {_LARGEST_NATS:.0f} nats; no probability of a real model is.")
+    if bool((x_KT.abs() > LARGEST_NATS).any()):
+        raise BadLedger(f"A line is larger than {LARGEST_NATS:.0f} nats; no probability of a real model is.")
     return (x_KT / UNIT_NATS).round().to(torch.int64)
 
 

@@ -36,6 +36,10 @@ GROUPS: dict[str, tuple[str, str]] = {
         "sharedllm.cli.federation.adapter",
         "Make a base your own: fit it to your text, and see whether that helped.",
     ),
+    "receipt": (
+        "sharedllm.cli.federation.receipt",
+        "Verify receipts of answers, and see who said which token.",
+    ),
     "specialist": (
         "sharedllm.cli.federation.specialist",
         "Train specialists, publish them, and fetch those of others.",

@@ -40,7 +40,7 @@ class Checkpoint:
         if len(lines) < 4 or "" in lines[:-1]:
             raise BadLog("A checkpoint has at least three lines: the log's name, its size, its root hash.")
         if lines[0] != key.name:
-            raise BadLog(f"The checkpoint is of the log {lines[0]}, not of {key.name}.")
+            raise BadLog(f"The checkpoint is of the log {lines[0]!r}, not of {key.name}.")
         return cls(lines[0], _number(lines[1]), _hash(lines[2]))
 
     def check_extends(self, older: Checkpoint, path: Sequence[bytes]) -> None:

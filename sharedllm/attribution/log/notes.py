@@ -85,7 +85,7 @@ def verify_note(note: bytes, key: LogKey) -> str:
     text, signatures = _parted(note)
     found = [data for name, data in signatures if name == key.name and data[:4] == key.id]
     if not found:
-        signers = ", ".join(name for name, _ in signatures)
+        signers = ", ".join(repr(name) for name, _ in signatures)
         raise BadLog(f"The note is not signed by {key.name} ({key.id.hex()}), but by {signers}.")
     public = Ed25519PublicKey.from_public_bytes(key.public)
     for data in found:

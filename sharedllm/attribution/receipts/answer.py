@@ -13,6 +13,7 @@ from sharedllm.store import canonical_json
 
 __all__ = ["Answer", "Token", "read"]
 
+_REASON_CHARACTERS = 64
 _HEX = set("0123456789abcdef")
 
 
@@ -70,10 +71,6 @@ def _head(record: Any) -> Head:
     names, ids = given["specialists"], given["ids"]
     for list_ in (names, ids):
         _check(all(isinstance(x, str) for x in list_), "Specialists and their ids are named by text.")
-    _check(
-        len(names) >= 1 and len(names) == len(ids) and len(set(names)) == len(names),
-        "The head names each specialist once, and gives each an id.",
-    )
     for key in ("prompt_sha256", "salt_sha256", "client_key"):
         _check(
             given[key] is None or (len(given[key]) == 64 and set(given[key]) <= _HEX),
@@ -126,6 +123,10 @@ def _end(record: Any, where: str, tokens: int) -> str:
     given = _fields(record, where, types)
     _check(given["tokens"] == tokens, f"The end counts {given['tokens']} tokens, and {tokens} are here.")
     reason: str = given["finish_reason"]
+    _check(
+        reason.isprintable() and len(reason) <= _REASON_CHARACTERS,
+        "The answer ended for no reason that can be shown.",
+    )
     return reason
 
 

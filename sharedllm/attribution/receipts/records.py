@@ -27,6 +27,7 @@ __all__ = ["BILLION", "MOST_SPECIALISTS", "SCHEMA", "Chain", "Head", "prompt_has
 SCHEMA = "sharedllm-answer/1"
 MOST_SPECIALISTS = 512
 BILLION = 1_000_000_000
+_TEXT_CHARACTERS = 256
 _AMOUNT_BYTES, _ROOM_BYTES = 21, 512  # digits, sign and comma of 2^60 units; keys and hash of a record
 
 TokenRow = tuple[int, Sequence[int | None], Sequence[int | None], Sequence[int], Sequence[int], int, int, int]
@@ -34,7 +35,10 @@ TokenRow = tuple[int, Sequence[int | None], Sequence[int | None], Sequence[int],
 
 @dataclass(frozen=True)
 class Head:
-    """Who asked what of whom. Hashes and keys are hex; ``began_unix_s`` is the node's word."""
+    """Who asked what of whom. Hashes and keys are hex; ``began_unix_s`` is the node's word.
+
+    Raises ``BadReceipt`` for texts that would not show on a terminal as they are, and for odd specialists.
+    """
 
     request_id: str
     client_key: str | None
@@ -46,6 +50,21 @@ class Head:
     prompt_tokens: int
     salt_sha256: str
     began_unix_s: int
+
+    def __post_init__(self) -> None:
+        texts = (self.request_id, self.model, self.rule, *self.specialists, *self.ids)
+        if not all(text.isprintable() and len(text) <= _TEXT_CHARACTERS for text in texts):
+            raise BadReceipt(
+                f"A request, model, rule or specialist is named in more than {_TEXT_CHARACTERS} "
+                "characters, or in some that can't be shown."
+            )
+        named = len(self.specialists)
+        if not 1 <= named <= MOST_SPECIALISTS or len(set(self.specialists)) != named:
+            raise BadReceipt(
+                f"An answer is audited for 1 to {MOST_SPECIALISTS} specialists, each named once; not {named}."
+            )
+        if len(self.ids) != named:
+            raise BadReceipt(f"{named} specialists need as many ids, not {len(self.ids)}.")
 
 
 def prompt_hash(salt: bytes, prompt: Sequence[int]) -> str:
@@ -63,10 +82,10 @@ class Chain:
 
     def __init__(self, head: Head) -> None:
         self.head = _canonical({"kind": "head", **dataclasses.asdict(head)})
-        if len(head.specialists) > MOST_SPECIALISTS or len(self.head) > LARGEST_ENTRY_BYTES:
+        if len(self.head) > LARGEST_ENTRY_BYTES:
             raise BadReceipt(
-                f"An answer of {len(head.specialists)} specialists can't be audited: the log takes "
-                f"{MOST_SPECIALISTS} specialists and {LARGEST_ENTRY_BYTES:,} bytes for their names."
+                f"The names of this answer's specialists take {len(self.head):,} bytes, and an entry of "
+                f"the log has {LARGEST_ENTRY_BYTES:,}; name fewer, or shorter."
             )
         self.tokens = 0
         self._most_rows = (LARGEST_ENTRY_BYTES - _ROOM_BYTES) // (

@@ -112,3 +112,8 @@ def test_evidence_in_pieces_is_the_same(monkeypatch):
 def test_logits_that_do_not_fit_their_tokens_are_refused():
     with pytest.raises(BadLedger, match="do not fit"):
         evidence(torch.zeros(2, 3, 4), torch.zeros(2, dtype=torch.long))
+
+
+def test_an_amount_that_no_model_gives_is_refused_before_rounding_is_allowed_for(entry):
+    with pytest.raises(BadLedger, match="larger than"):
+        verify(replace(entry, logp=(2**89, entry.logp[1])))
