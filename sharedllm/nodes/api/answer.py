@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from sharedllm.nodes.api.errors import ClientGone, Refused, refusal
 from sharedllm.nodes.api.schemas import Asked
-from sharedllm.nodes.api.service import Ask, Said, Service, Stream
+from sharedllm.nodes.api.service import Ask, Said, Served, Service, Stream
 from sharedllm.nodes.api.streaming import Events, Voices, unless_gone
 from sharedllm.nodes.operations import metrics
 from sharedllm.nodes.operations.logs import request_id
@@ -66,16 +66,23 @@ class Answer(Response):
     """The response to ``asked``: prompts are made in a thread, then submitted, then heard to their end."""
 
     def __init__(
-        self, service: Service, asked: Asked, form: Form, prompts: Callable[[], list[tuple[int, ...]]]
+        self,
+        service: Service,
+        served: Served,
+        asked: Asked,
+        form: Form,
+        prompts: Callable[[], list[tuple[int, ...]]],
+        client_key: str | None = None,
     ) -> None:
         self.service, self.asked, self.form, self.prompts = service, asked, form, prompts
+        self.served, self.client_key = served, client_key
         self.top_logprobs = asked.top_logprobs_wanted()
         self.begun = time.monotonic()
         self.head = {
             "id": f"{form.identifier}-{uuid.uuid4().hex}",
             "object": form.part_object if asked.stream else form.whole_object,
             "created": int(time.time()),
-            "model": service.model,
+            "model": served.name,
         }
         self.background = None
 
@@ -106,13 +113,24 @@ class Answer(Response):
 
     def _asks(self, client: str) -> list[Ask]:
         """Make every prompt, and one ask for each of its choices; their seeds follow one another."""
-        asks = []
+        asks: list[Ask] = []
         for prompt in self.prompts():
             room = self.service.context - len(prompt) + 1  # the last token needs no place of its own
             sampling = self.asked.sampling(room)
             for i in range(self.asked.choices):
                 one = dataclasses.replace(sampling, seed=sampling.seed + i)
-                asks.append(Ask(prompt, one, self.top_logprobs or 0, request_id.get(), client))
+                asks.append(
+                    Ask(
+                        prompt,
+                        one,
+                        self.top_logprobs or 0,
+                        request_id.get(),
+                        client,
+                        self.served.name,
+                        self.client_key,
+                        self._receipt(len(asks)),
+                    )
+                )
         return asks
 
     async def _collect(self, voices: Voices, choices: list[Choice]) -> dict[str, Any]:
@@ -121,7 +139,7 @@ class Answer(Response):
             if heard is not None:
                 self._take(choices, *heard)
         return self.head | {
-            "choices": [self.form.whole(c) | {"sharedllm": _trace(c)} for c in choices],
+            "choices": [self.form.whole(c) | {"sharedllm": self._trace(c)} for c in choices],
             "usage": self._usage(choices),
         }
 
@@ -152,10 +170,11 @@ class Answer(Response):
         """The chunk that says what was heard."""
         choice = self._take(choices, index, said)
         if said is None:
-            return self._chunk(self.form.closing(choice), _trace(choice, tokens=False))
-        chunk = self._chunk(
-            self.form.part(choice, said), {"token": said.token, "logprob": said.logprob, "ms": said.ms}
-        )
+            return self._chunk(self.form.closing(choice), self._trace(choice, tokens=False))
+        more: dict[str, Any] = {"token": said.token, "logprob": said.logprob, "ms": said.ms}
+        if said.responsibilities:
+            more["responsibilities"] = self._shares(said)
+        chunk = self._chunk(self.form.part(choice, said), more)
         choice.length += len(said.piece)
         return chunk
 
@@ -180,6 +199,22 @@ class Answer(Response):
     def _chunk(self, part: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
         usage = {"usage": None} if self.asked.include_usage else {}
         return self.head | {"choices": [part]} | usage | ({"sharedllm": more} if more else {})
+
+    def _trace(self, choice: Choice, tokens: bool = True) -> dict[str, Any]:
+        """What is ours to add: tokens by id, who is responsible for each, the receipt's id, failovers."""
+        more: dict[str, Any] = {"failovers": choice.stream.failovers, "receipt": self._receipt(choice.index)}
+        if tokens:
+            more["tokens"] = [said.token for said in choice.tokens]
+            if len(self.served.members) > 1:
+                more["responsibilities"] = [self._shares(said) for said in choice.tokens]
+        return more
+
+    def _shares(self, said: Said) -> dict[str, float]:
+        return dict(zip(self.served.members, said.responsibilities, strict=True))
+
+    def _receipt(self, index: int) -> str:
+        """An id that nobody guesses: a receipt tells which tokens were said."""
+        return f"{self.head['id']}-{index}"
 
     def _usage(self, choices: list[Choice]) -> dict[str, Any]:
         first = choices[:: self.asked.choices]  # a prompt counts once, however many choices it has
@@ -212,9 +247,3 @@ def checked_prompt(tokens: list[int], context: int, param: str) -> tuple[int, ..
             code="context_length_exceeded",
         )
     return tuple(tokens)
-
-
-def _trace(choice: Choice, tokens: bool = True) -> dict[str, Any]:
-    """What is ours to add: the tokens by id, and how often the pipeline was replaced meanwhile."""
-    ids = {"tokens": [said.token for said in choice.tokens]} if tokens else {}
-    return ids | {"failovers": choice.stream.failovers}

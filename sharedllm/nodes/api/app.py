@@ -18,14 +18,11 @@ from sharedllm.nodes.api.completions import CompletionForm, encode_prompts, read
 from sharedllm.nodes.api.errors import Refused, handle
 from sharedllm.nodes.api.guard import Guard
 from sharedllm.nodes.api.page import WEB, add_page
-from sharedllm.nodes.api.schemas import ChatAsked, CompletionAsked
-from sharedllm.nodes.api.service import Service
+from sharedllm.nodes.api.schemas import ChatAsked, CompletionAsked, asked_model, client_key
+from sharedllm.nodes.api.service import Served, Service
 from sharedllm.nodes.operations import BadSetting, metrics
 
 __all__ = ["create_app"]
-
-# what clients send when their user named no model; huggingface_hub writes "dummy"
-_ANY_MODEL = (None, "", "dummy")
 
 
 def create_app(
@@ -58,23 +55,28 @@ def create_app(
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    def model() -> dict[str, Any]:
+    def listed(served: Served) -> dict[str, Any]:
         return {
-            "id": service.model,
+            "id": served.name,
             "object": "model",
             "created": service.created,
             "owned_by": "sharedllm",
-            "sharedllm": {"context": service.context},
+            "sharedllm": {
+                "context": service.context,
+                "kind": served.kind,
+                "members": list(served.members),
+                "ids": list(served.ids),
+            },
         }
 
     @app.get("/v1/models")
     async def models() -> Response:
-        return JSONResponse({"object": "list", "data": [model()]})
+        found = await asyncio.to_thread(service.models)
+        return JSONResponse({"object": "list", "data": [listed(served) for served in found]})
 
     @app.get("/v1/models/{name:path}")
     async def one_model(name: str) -> Response:
-        _check_model(service, name)
-        return JSONResponse(model())
+        return JSONResponse(listed(await asyncio.to_thread(asked_model, service, name)))
 
 
 def _add_completions(app: FastAPI, service: Service) -> None:
@@ -83,25 +85,39 @@ def _add_completions(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         asked = ChatAsked.read(await read_json(request))
-        _check_model(service, asked.model)
-        messages = read_messages(asked.messages)
+        served = await asyncio.to_thread(asked_model, service, asked.model)
+        messages, key = read_messages(asked.messages), client_key(request)
 
         def prompts() -> list[tuple[int, ...]]:
             return [checked_prompt(tokenizer.chat_tokens(messages), service.context, "messages")]
 
-        return Answer(service, asked, ChatForm(tokenizer, asked.top_logprobs_wanted()), prompts)
+        return Answer(service, served, asked, ChatForm(tokenizer, asked.top_logprobs_wanted()), prompts, key)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         asked = CompletionAsked.read(await read_json(request))
-        _check_model(service, asked.model)
-        read = read_prompts(asked, tokenizer.vocab_size)
+        served = await asyncio.to_thread(asked_model, service, asked.model)
+        read, key = read_prompts(asked, tokenizer.vocab_size), client_key(request)
 
         def prompts() -> list[tuple[int, ...]]:
             encoded = encode_prompts(tokenizer, read)
             return [checked_prompt(prompt, service.context, "prompt") for prompt in encoded]
 
-        return Answer(service, asked, CompletionForm(tokenizer, asked.top_logprobs_wanted()), prompts)
+        form = CompletionForm(tokenizer, asked.top_logprobs_wanted())
+        return Answer(service, served, asked, form, prompts, key)
+
+    @app.get("/v1/sharedllm/receipts/{identifier}")
+    async def receipt(identifier: str) -> Response:
+        found = await asyncio.to_thread(service.receipt, identifier)
+        if found is None:
+            raise Refused(
+                f"There is no receipt {identifier[:100]!r}: it is not known here, its answer goes on, or it "
+                "was not audited. Ask with the id that the answer's end gave.",
+                status=404,
+                code="receipt_not_found",
+            )
+        headers = {"Content-Disposition": 'attachment; filename="receipt.json"'}
+        return JSONResponse(found, headers=headers)
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:
@@ -117,13 +133,3 @@ def _add_probes(app: FastAPI, service: Service) -> None:
     @app.get("/metrics")
     async def exposition() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-
-def _check_model(service: Service, name: str | None) -> None:
-    if name not in (*_ANY_MODEL, service.model):
-        raise Refused(
-            f"The model {str(name)[:100]!r} is not served here; this server has {service.model!r}.",
-            status=404,
-            param="model",
-            code="model_not_found",
-        )

@@ -15,7 +15,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from sharedllm.errors import BadPrompt, SharedLLMError
+from sharedllm.errors import BadAdapter, BadPrompt, SharedLLMError, UnknownName
 from sharedllm.nodes.errors import Busy, NoPipeline
 from sharedllm.nodes.operations.logs import request_id
 
@@ -81,7 +81,7 @@ def refusal(error: Exception) -> Refused:
         return Refused(str(error), status=429, code="busy", kind="rate_limit_error", headers=wait)
     if isinstance(error, NoPipeline):
         return Refused(str(error), status=503, code="no_pipeline", kind="service_unavailable")
-    if isinstance(error, BadPrompt):
+    if isinstance(error, BadPrompt | BadAdapter | UnknownName):
         return Refused(str(error))
     if isinstance(error, HTTPException):
         return Refused(
@@ -103,7 +103,8 @@ async def handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         error = Refused(
             f"{request.method} {request.url.path} does not exist here; this server answers "
-            "POST /v1/chat/completions, POST /v1/completions and GET /v1/models.",
+            "POST /v1/chat/completions, POST /v1/completions, GET /v1/models and GET "
+            "/v1/sharedllm/receipts/{id}.",
             status=error.status_code,
             code="not_found" if error.status_code == 404 else "method_not_allowed",
             headers=dict(error.headers or {}),

@@ -20,6 +20,7 @@ from sharedllm.nodes.api.body import read_json
 from sharedllm.nodes.api.chat import read_messages
 from sharedllm.nodes.api.completions import checked_ids
 from sharedllm.nodes.api.errors import ClientGone, Refused, wrong
+from sharedllm.nodes.api.schemas import asked_model
 from sharedllm.nodes.api.service import Service
 from sharedllm.nodes.api.streaming import Events, unless_gone
 from sharedllm.nodes.errors import Busy
@@ -154,7 +155,7 @@ class _Explaining:
             self._asked -= 1
 
     def _explain(self, body: dict[str, Any]) -> dict[str, Any]:
-        known = {"prompt", "messages", "tokens", "index"}
+        known = {"prompt", "messages", "tokens", "index", "model"}
         for name in body:
             if name not in known:
                 raise Refused(
@@ -171,5 +172,10 @@ class _Explaining:
             prompt = tokenizer.chat_tokens(read_messages(body["messages"]))
         else:
             prompt = checked_ids(body.get("prompt"), tokenizer.vocab_size, "prompt")
-        before = checked_prompt([*prompt, *tokens[:index]], self.service.context, "prompt")
-        return self.service.explain(before, tokens[index])
+        said = tokens[:index]
+        checked_prompt([*prompt, *said], self.service.context, "prompt")
+        model = body.get("model")
+        if model is not None and not isinstance(model, str):
+            raise wrong("model", model, "the name of a model")
+        served = asked_model(self.service, model)
+        return self.service.explain(prompt, tokens[index], said, served.name)

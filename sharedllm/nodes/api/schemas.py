@@ -6,21 +6,35 @@ served here, is refused by its name unless its value changes nothing.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 import pydantic
+from fastapi import Request
 from pydantic import Field
 
 from sharedllm.model import Sampling
 from sharedllm.nodes.api.errors import Refused, shown, wrong
+from sharedllm.nodes.api.service import Served, Service
 
-__all__ = ["MAX_CHOICES", "MAX_TOP_LOGPROBS", "Asked", "ChatAsked", "CompletionAsked"]
+__all__ = [
+    "MAX_CHOICES",
+    "MAX_TOP_LOGPROBS",
+    "Asked",
+    "ChatAsked",
+    "CompletionAsked",
+    "asked_model",
+    "client_key",
+]
 
 MAX_CHOICES = 32
 MAX_TOP_LOGPROBS = 20
 _SEEDS = 2**63
+# what clients send when their user named no model; huggingface_hub writes "dummy"
+_ANY_MODEL = (None, "", "dummy")
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 # parameters of OpenAI's that are not served, with the values that change nothing: those are let through
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -200,6 +214,28 @@ class CompletionAsked(Asked):
     @classmethod
     def _neutral(cls) -> dict[str, tuple[Any, ...]]:
         return _COMPLETION_NEUTRAL
+
+
+def asked_model(service: Service, name: str | None) -> Served:
+    """What a request's model names; ``""`` and None are the default. Raises ``Refused``."""
+    served = service.served("" if name in _ANY_MODEL else str(name))
+    if served is None:
+        known = ", ".join(repr(model.name) for model in service.models())
+        raise Refused(
+            f"The model {str(name)[:100]!r} is not served here; this server has {known}.",
+            status=404,
+            param="model",
+            code="model_not_found",
+        )
+    return served
+
+
+def client_key(request: Request) -> str | None:
+    """The Ed25519 public key that the answer's receipt is to be bound to. Raises ``Refused``."""
+    given = request.headers.get("x-sharedllm-client-key")
+    if given is not None and not _KEY.fullmatch(given):
+        raise wrong("x-sharedllm-client-key", given, "an Ed25519 public key as 64 lower-case hex digits")
+    return given
 
 
 def _refuse_unless_neutral(

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sharedllm.attribution import billionths, rows
 from sharedllm.attribution.log import Log
-from sharedllm.attribution.receipts import Chain, Head, issue, log_name, prompt_hash
+from sharedllm.attribution.receipts import Chain, Head, answers, issue, log_name, prompt_hash
 from sharedllm.errors import BadLedger, SharedLLMError, WriteFailed
 from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.operations import metrics
@@ -42,6 +42,7 @@ _PUBLISH_S = 60.0
 _TAPE_TOKENS = 1024
 _OPEN_TAPES = 128
 _RECEIPTS = 4096
+_REMEMBERED = 1024  # entries of the log whose answers still have receipts after a restart
 _JOINT_MISSES_BY = 1e-4  # what fp32 may do to a mixture's log-probability, per nat and one
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class Auditor:
         self.cpu_s = 0.0
         """Processor time that the audit's own thread took so far."""
         self._open: list[Tape] = []
-        self._finished: collections.OrderedDict[str, list[int]] = collections.OrderedDict()
+        recent = range(max(0, self._log.size - _REMEMBERED), self._log.size)
+        self._finished = collections.OrderedDict(answers((i, self._log.entry(i)) for i in recent))
         self._changed = threading.Condition()
         self._wake = threading.Event()
         self._stopping = False

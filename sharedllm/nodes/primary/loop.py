@@ -88,8 +88,7 @@ class Loop(threading.Thread):
     def cancel(self, sequence: Sequence) -> None:
         """End a request; its memory is freed with the next step."""
         self.feed([sequence], None)
-        if sequence.stream is not None:
-            sequence.stream.end("cancelled")
+        sequence.telling.cancel()
 
     def feed(self, sequences: Iterable[Sequence], token: int | None) -> None:
         """Go on with the token that a mixture has chosen for these members, or end them (None)."""

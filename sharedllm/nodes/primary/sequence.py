@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from sharedllm.model import Continuation, Tokenizer, choose
@@ -16,6 +17,7 @@ from sharedllm.nodes.operations import metrics
 from sharedllm.wire import Want
 
 if TYPE_CHECKING:
+    from sharedllm.nodes.primary.audit import Tape
     from sharedllm.nodes.primary.federated.mixed import Mixed
     from sharedllm.nodes.primary.federated.wardrobe import Worn
 
@@ -77,6 +79,7 @@ class Telling:
     def __init__(self, ask: Ask, tokenizer: Tokenizer) -> None:
         self.ask = ask
         self.stream: Stream | None = None
+        self.tape: Tape | None = None
         self._pieces: list[str] = []
         self._text = Continuation(0, len(ask.prompt), ask.sampling, tokenizer, self._said)
         self._last_s = time.monotonic()
@@ -86,6 +89,11 @@ class Telling:
         """Why the text ended, or ``""``."""
         return self._text.finish_reason
 
+    @property
+    def length(self) -> int:
+        """Tokens of the text so far."""
+        return len(self._text.tokens)
+
     def choose(self, logits_V: Tensor, likeliest: int | None = None) -> int:
         """The next token: drawn as the request says, or the likeliest, which may be known already."""
         sampling = self.ask.sampling
@@ -93,10 +101,13 @@ class Telling:
             return likeliest
         return choose(logits_V, sampling, self._text.generator)
 
-    def say(self, token: int, logits_V: Tensor, most: int, shares: tuple[float, ...] = ()) -> bool:
-        """Take a token into the text and tell the reader; False if the token only ends the text.
+    def say(
+        self, token: int, logits_V: Tensor, most: int, weighed: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Take a token into the text, tell the reader, and note it for the audit.
 
-        ``most`` is where the text must end; ``shares`` are the members' responsibilities for the token.
+        ``most`` is where the text must end. ``weighed`` are the members' log-probabilities ``a_N`` of it and
+        their log-weights ``logw_N``, where there are several.
         """
         metrics.tokens.labels("generated").inc()
         now_s = time.monotonic()
@@ -104,24 +115,44 @@ class Telling:
         before = len(self._text.tokens)
         self._text.accept(token, most)
         piece, self._pieces = "".join(self._pieces), []
-        kept = len(self._text.tokens) > before
-        if self.stream is not None:
-            if kept:
-                self.stream.completion_tokens += 1
-                total = float(logits_V.logsumexp(dim=-1))
-                best = logits_V.topk(min(self.ask.top_logprobs, len(logits_V)))
-                top = tuple(zip(best.indices.tolist(), (best.values - total).tolist(), strict=True))
-                self.stream.write(Said(token, piece, float(logits_V[token]) - total, top, ms, shares))
-            elif piece:
-                self.stream.write(Said(-1, piece, 0.0, (), ms))
-            if self.finish_reason:
-                self.stream.end(self.finish_reason)
-        return kept
+        if len(self._text.tokens) > before:
+            self._tell(token, piece, ms, logits_V, weighed)
+        elif piece and self.stream is not None:
+            self.stream.write(Said(-1, piece, 0.0, (), ms))
+        if self.finish_reason:
+            self._end(self.finish_reason)
+
+    def cancel(self) -> None:
+        """End, for nobody wants to hear more."""
+        self._end("cancelled")
 
     def fail(self, error: Exception) -> None:
         """End with a sentence; what was said so far stays with the reader."""
         if self.stream is not None:
             self.stream.write(error)
+        if self.tape is not None:
+            self.tape.end("failed")
+
+    def _tell(
+        self, token: int, piece: str, ms: float, logits_V: Tensor, weighed: tuple[Tensor, Tensor] | None
+    ) -> None:
+        total = logits_V.logsumexp(dim=-1).double()
+        joint = logits_V[token].double() - total
+        a_N, logw_N = weighed or (joint[None], torch.zeros(1, dtype=torch.float64))
+        if self.tape is not None:
+            self.tape.token(token, a_N, logw_N, joint)
+        if self.stream is not None:
+            self.stream.completion_tokens += 1
+            shares = tuple((a_N + logw_N).softmax(0).tolist()) if weighed else ()
+            best = logits_V.topk(min(self.ask.top_logprobs, len(logits_V)))
+            top = tuple(zip(best.indices.tolist(), (best.values - total).tolist(), strict=True))
+            self.stream.write(Said(token, piece, float(joint), top, ms, shares))
+
+    def _end(self, reason: str) -> None:
+        if self.stream is not None:
+            self.stream.end(reason)
+        if self.tape is not None:
+            self.tape.end(reason)
 
     def _said(self, index: int, token: int, piece: str) -> None:
         self._pieces.append(piece)
@@ -228,7 +259,8 @@ class Sequence:
             self.mixed.heard(self, logits_V)
             return
         token = self.telling.choose(logits_V, likeliest)
-        if self.telling.say(token, logits_V, self.most):
+        self.telling.say(token, logits_V, self.most)
+        if self.telling.length > len(self.tokens) - self.prompt_length:
             self.tokens.append(token)
 
     def fail(self, error: Exception) -> None:

@@ -15,6 +15,7 @@ import torch
 
 import sharedllm
 from sharedllm import store
+from sharedllm.adapters import library
 from sharedllm.engines import Ends, kv_bytes_per_token
 from sharedllm.model import Tokenizer
 from sharedllm.nodes.api import create_app, make_server
@@ -22,13 +23,17 @@ from sharedllm.nodes.coordinator.client import CoordinatorClient
 from sharedllm.nodes.coordinator.heartbeat import Heartbeat
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.operations import metrics
+from sharedllm.nodes.primary.audit import Auditor
+from sharedllm.nodes.primary.federated.lineup import Lineup, lineup
 from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
+from sharedllm.nodes.primary.federated.wardrobe import Worn
 from sharedllm.nodes.primary.loop import Loop
 from sharedllm.nodes.primary.results import Model
 from sharedllm.nodes.primary.ring import Member
 from sharedllm.nodes.primary.routes import Routes
 from sharedllm.nodes.primary.service import Primary
 from sharedllm.nodes.proxy import Endpoint, dial
+from sharedllm.store import specialists
 from sharedllm.wire import Codec, encoded_bytes
 
 __all__ = ["PrimarySettings", "serve"]
@@ -42,6 +47,7 @@ _PLANNED_TOKENS = 4096  # the planner leaves room for the caches of so many posi
 class PrimarySettings:
     """A primary's state folder, what it serves, and where.
 
+    ``specialists`` are served beside ``model`` by their names, and together as a mixture.
     ``wire``: how hidden states travel. ``spread``: split the model over so many workers (None: as few as are
     fastest). ``api_key_file``: whoever calls must show this key (needed beyond loopback).
     """
@@ -49,6 +55,7 @@ class PrimarySettings:
     state: Path
     coordinator_url: str
     model: str = "smollm2-135m"
+    specialists: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8421
     api_key_file: Path | None = None
@@ -61,8 +68,8 @@ class PrimarySettings:
 def serve(settings: PrimarySettings) -> None:
     """Be a primary until SIGTERM or SIGINT; prints ``ready <url>`` once it listens.
 
-    Raises ``NotAdmitted`` for a state folder that has not joined, what ``store.resolve`` raises for the
-    model, ``PortTaken``, ``BadSetting``.
+    Raises ``NotAdmitted`` for a state folder that has not joined, what ``lineup`` raises for the model and
+    its specialists, ``BadLog`` for an audit log that was tampered with, ``PortTaken``, ``BadSetting``.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -70,17 +77,12 @@ def serve(settings: PrimarySettings) -> None:
     sys.setswitchinterval(0.0005)
     identity = Identity.load(settings.state)
     client = CoordinatorClient(identity, settings.coordinator_url)
-    manifest = store.resolve(settings.model)
-    model = Model(
-        settings.model,
-        manifest.weights_sha256,
-        Ends(manifest.config, store.opened_ends(manifest)),
-        Codec.named(settings.wire),
-    )
-    loop = Loop(model, Routes(client, _wish(settings, manifest)), lambda member: _connect(identity, member))
-    blob = store.Blobs().path(manifest.tokenizer_sha256)
-    repertoire = Repertoire(Part(settings.model, manifest.sha256, loop))
-    primary = Primary(repertoire, Tokenizer.from_bytes(blob.read_bytes()), identity.id, settings.name)
+    found = lineup(settings.model, settings.specialists)
+    repertoire = _repertoire(settings, found, client, identity)
+    auditor = Auditor(settings.state / "audit", identity.key)
+    blob = store.Blobs().path(found.base.tokenizer_sha256)
+    tokenizer = Tokenizer.from_bytes(blob.read_bytes())
+    primary = Primary(repertoire, tokenizer, identity.id, settings.name, auditor)
     key = settings.api_key_file.read_text().strip() if settings.api_key_file else None
     started, urls = time.time(), [""]
 
@@ -96,11 +98,13 @@ def serve(settings: PrimarySettings) -> None:
         lambda reply: primary.banish(set(reply["revoked"])),
     )
     heartbeat.start()
-    loop.start()
+    for loop in repertoire.loops:
+        loop.start()
     try:
         server.run()
     finally:
         primary.close(0.0)
+        auditor.close()
         heartbeat.stop()
         client.close()
 
@@ -110,7 +114,33 @@ def _connect(identity: Identity, member: Member) -> socket.socket:
     return dial(endpoints, member.ticket, expect=member.node, identity=identity, deadline_s=_DIAL_S)
 
 
-def _wish(settings: PrimarySettings, manifest: store.Manifest) -> dict[str, Any]:
+def _repertoire(
+    settings: PrimarySettings, found: Lineup, client: CoordinatorClient, identity: Identity
+) -> Repertoire:
+    """A loop for every full model, and for every specialist its part in one of them."""
+    loops: dict[str, Loop] = {}
+
+    def loop_of(name: str, manifest: store.Manifest) -> Loop:
+        if manifest.weights_sha256 not in loops:
+            ends = Ends(manifest.config, store.opened_ends(manifest))
+            model = Model(name, manifest.weights_sha256, ends, Codec.named(settings.wire))
+            routes = Routes(client, _wish(settings, name, manifest))
+            loops[manifest.weights_sha256] = Loop(model, routes, lambda member: _connect(identity, member))
+        return loops[manifest.weights_sha256]
+
+    base = Part(settings.model, found.base.sha256, loop_of(settings.model, found.base))
+    parts = []
+    for name, signed in found.specialists.items():
+        if signed is None:
+            parts.append(base)
+            continue
+        loop = loop_of(name, dataclasses.replace(signed.body, adapter=None))
+        worn = Worn.over(loop.model.ends, specialists.deltas(signed), name) if signed.body.adapter else None
+        parts.append(Part(name, signed.id, loop, worn))
+    return Repertoire(base, parts, library)
+
+
+def _wish(settings: PrimarySettings, name: str, manifest: store.Manifest) -> dict[str, Any]:
     """The model's and the objective's part of every request for a pipeline."""
     config = manifest.config
     shapes = store.opened_span(manifest, 0, 1).parameters()
@@ -121,7 +151,7 @@ def _wish(settings: PrimarySettings, manifest: store.Manifest) -> dict[str, Any]
     )
     return {
         "model": {
-            "name": settings.model,
+            "name": name,
             "hash": manifest.weights_sha256,
             "layers": config.layers,
             "layer_bytes": sum(4 * weight.numel() for weight in shapes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import threading
 import time
 from collections.abc import Sequence as Tokens
@@ -12,8 +13,9 @@ from sharedllm.errors import BadPrompt
 from sharedllm.model import Tokenizer
 from sharedllm.nodes.api.service import Ask, Served
 from sharedllm.nodes.errors import Busy, NoPipeline
+from sharedllm.nodes.primary.audit import AuditHead, Auditor, Tape
 from sharedllm.nodes.primary.federated.explaining import Explaining
-from sharedllm.nodes.primary.federated.mixed import Mixed
+from sharedllm.nodes.primary.federated.mixed import RULE, Mixed
 from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
 from sharedllm.nodes.primary.loop import Loop
 from sharedllm.nodes.primary.picture import picture
@@ -22,13 +24,22 @@ from sharedllm.nodes.primary.sequence import Sequence, Stream, Telling
 __all__ = ["Primary"]
 
 _REQUESTS = 128  # computed or waiting at a time
+_RECEIPT_S = 10.0
 
 
 class Primary:
     """Serves a repertoire through its pipelines; implements ``nodes.api.service.Service``."""
 
-    def __init__(self, repertoire: Repertoire, tokenizer: Tokenizer, node: str, name: str) -> None:
+    def __init__(
+        self,
+        repertoire: Repertoire,
+        tokenizer: Tokenizer,
+        node: str,
+        name: str,
+        auditor: Auditor | None = None,
+    ) -> None:
         self.repertoire, self.tokenizer, self.node, self.name = repertoire, tokenizer, node, name
+        self._auditor = auditor
         self.created = int(time.time())
         self.draining = False
         self._number = 0
@@ -67,15 +78,18 @@ class Primary:
             _refuse_unless_open(loop)
         self._check(ask.prompt, parts)
         sequences = self._sequences(ask, parts)
+        tape = self._tape(ask, parts)
         if len(parts) == 1:
             loop, sequence = parts[0].loop, sequences[0]
             sequence.stream = stream = Stream(len(ask.prompt), lambda: loop.cancel(sequence))
+            sequence.telling.tape = tape
             loop.submit(sequence)
             return stream
         telling = Telling(ask, self.tokenizer)
         loops = [part.loop for part in parts]
         mixed = Mixed(telling, list(zip(loops, sequences, strict=True)))
         telling.stream = stream = Stream(len(ask.prompt), mixed.cancel)
+        telling.tape = tape
         mixed.submit()
         return stream
 
@@ -124,7 +138,8 @@ class Primary:
 
     def receipt(self, identifier: str) -> dict[str, Any] | None:
         """The receipt of an answer that is over, or None if none is known."""
-        return None
+        found = self._auditor.receipt(identifier, _RECEIPT_S) if self._auditor is not None else None
+        return None if found is None else dict(json.loads(found))
 
     def banish(self, nodes: set[str]) -> None:
         """Leave workers that were revoked, in every pipeline."""
@@ -139,6 +154,15 @@ class Primary:
             time.sleep(0.05)
         for loop in self.repertoire.loops:
             loop.stop("This primary was shut down; what it said so far stands. Ask again in a minute.")
+
+    def _tape(self, ask: Ask, parts: Tokens[Part]) -> Tape | None:
+        """What notes the answer for the audit, if a receipt may be asked for."""
+        if self._auditor is None or not ask.receipt:
+            return None
+        names, ids = tuple(part.name for part in parts), tuple(part.id for part in parts)
+        model, rule = ask.model or self.model, RULE if len(parts) > 1 else "alone"
+        head = AuditHead(ask.receipt, ask.client_key, model, names, ids, rule, ask.prompt)
+        return self._auditor.begin(head)
 
     def _sequences(self, ask: Ask, parts: Tokens[Part]) -> list[Sequence]:
         """One sequence for each part, all of one number."""

@@ -30,11 +30,13 @@ from sharedllm.nodes.primary.sequence import Sequence, Telling
 if TYPE_CHECKING:
     from sharedllm.nodes.primary.loop import Loop
 
-__all__ = ["ALPHA", "CARRIED", "Member", "Mixed", "Weighed"]
+__all__ = ["ALPHA", "CARRIED", "RULE", "Member", "Mixed", "Weighed"]
 
 ALPHA = 0.02
 """Share of its weight that a specialist gives to the others after every token: a text is taken to change its
 subject about every fifty tokens, which costs ``combiner.fixed_share_price`` where it does not."""
+
+RULE = f"fixed share, alpha {ALPHA}"
 
 CARRIED = 512
 """So many of the prompt's last tokens tell who weighs how much; each costs every member a head."""
@@ -79,9 +81,8 @@ class Mixed:
 
     def cancel(self) -> None:
         """End it, wherever it is."""
-        self._let_go()
-        if self.telling.stream is not None:
-            self.telling.stream.end("cancelled")
+        if self._let_go():
+            self.telling.cancel()
 
     def fail(self, error: Exception) -> None:
         """End with a sentence, once, for all members."""
@@ -94,10 +95,9 @@ class Mixed:
         m_V = mixture(logp_NV, logw_N)
         token = self.telling.choose(m_V)
         a_N = logp_NV[:, token]
-        shares = tuple((logw_N + a_N).softmax(0).tolist())
         self.weights.observe(a_N)
         most = min(sequence.most for sequence in self._sequences)
-        self.telling.say(token, m_V, most, shares)
+        self.telling.say(token, m_V, most, (a_N, logw_N))
         if self.telling.finish_reason:
             self._let_go()
         elif not self._over:

@@ -62,10 +62,13 @@ class Repertoire:
         return [*mixture, *alone, *adapters]
 
     def served(self, name: str) -> Served | None:
-        """What goes by that name (``""``: the default), with the hashes of its members."""
+        """What goes by that name (``""``: the default), with the hashes of its members.
+
+        None where nothing does. Raises ``BadAdapter`` as ``parts`` does.
+        """
         try:
             parts = self.parts(name)
-        except SharedLLMError:
+        except UnknownName:
             return None
         name = name or self.default
         if name == MIXTURE and self._mixture:

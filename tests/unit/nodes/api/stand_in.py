@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sharedllm.model import Tokenizer, train_tokenizer
-from sharedllm.nodes.api import Ask, Said, Server, create_app, make_server
+from sharedllm.nodes.api import Ask, Said, Served, Server, create_app, make_server
 
 DEADLINE_S = 10.0
 CHATML = (
@@ -63,7 +63,7 @@ class ScriptedStream:
         text = self.service.tokenizer.decode(self.script[: at + 1]).removesuffix("\ufffd")
         piece, self._shown = text[len(self._shown) :], text
         others = [(token, -1.0 - token / 100) for token in range(5, 5 + self.ask.top_logprobs)]
-        return Said(self.script[at], piece, self.service.logprob, tuple(others), 1.5)
+        return Said(self.script[at], piece, self.service.logprob, tuple(others), 1.5, self.service.shares)
 
     def cancel(self) -> None:
         self._end("cancelled")
@@ -103,6 +103,18 @@ class StandIn:
         self.open: set[ScriptedStream] = set()
         self.held = threading.Semaphore(0)
         self.explained: list[tuple[list[int], int]] = []
+        self.known = [Served("smol", "base", ("smol",), ("aa" * 32,))]
+        self.shares: tuple[float, ...] = ()
+        self.receipts: dict[str, dict[str, Any]] = {}
+
+    def models(self) -> list[Served]:
+        return self.known
+
+    def served(self, name: str) -> Served | None:
+        return next((served for served in self.known if served.name == (name or self.known[0].name)), None)
+
+    def receipt(self, identifier: str) -> dict[str, Any] | None:
+        return self.receipts.get(identifier)
 
     def submit(self, ask: Ask) -> ScriptedStream:
         if self.refusal is not None and len(self.asks) >= self.refuse_after:
@@ -116,8 +128,10 @@ class StandIn:
     def state(self) -> dict[str, Any]:
         return {"model": self.model, "status": "ready", "active": len(self.open)}
 
-    def explain(self, prompt: Sequence[int], token: int) -> dict[str, Any]:
-        self.explained.append((list(prompt), token))
+    def explain(
+        self, prompt: Sequence[int], token: int, said: Sequence[int] = (), model: str = ""
+    ) -> dict[str, Any]:
+        self.explained.append(([*prompt, *said], token))
         return {"token": token, "piece": self.tokenizer.decode([token]), "contributions": []}
 
     def ready(self) -> tuple[bool, str]:

@@ -39,12 +39,16 @@ def test_each_token_can_be_told_from_its_chunk(web: httpx.Client, service: Stand
 
 def test_the_last_chunk_tells_of_failovers(web: httpx.Client, service: StandIn) -> None:
     service.failovers = 2
-    assert events(web.post("/v1/chat/completions", json=ASK).text)[-1]["sharedllm"] == {"failovers": 2}
+    assert events(web.post("/v1/chat/completions", json=ASK).text)[-1]["sharedllm"]["failovers"] == 2
 
 
 def test_a_whole_reply_tells_its_tokens(web: httpx.Client, service: StandIn) -> None:
     whole = web.post("/v1/chat/completions", json=ASK | {"stream": False}).json()
-    assert whole["choices"][0]["sharedllm"] == {"tokens": service.streams[0].script, "failovers": 0}
+    assert whole["choices"][0]["sharedllm"] == {
+        "tokens": service.streams[0].script,
+        "failovers": 0,
+        "receipt": whole["id"] + "-0",
+    }
 
 
 def test_chunks_say_null_for_usage_where_it_comes_last(web: httpx.Client) -> None:

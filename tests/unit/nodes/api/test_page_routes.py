@@ -160,7 +160,7 @@ def test_explanations_are_made_one_at_a_time(
 ) -> None:
     begun, end, together = threading.Semaphore(0), threading.Event(), []
 
-    def explain(prompt: object, token: int) -> dict[str, Any]:
+    def explain(prompt: object, token: int, *more: object) -> dict[str, Any]:
         together.append(token)
         begun.release()
         assert end.wait(DEADLINE_S)

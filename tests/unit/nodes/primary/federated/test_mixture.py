@@ -9,7 +9,7 @@ import torch
 
 from sharedllm.model import Transformer
 from sharedllm.wire import Codec
-from tests.unit.nodes.primary.choirs import NAMES, adapted, expected, serve
+from tests.unit.nodes.primary.federated.choirs import NAMES, adapted, expected, serve
 from tests.unit.nodes.primary.talking import Told, one, prompt
 from tests.unit.nodes.primary.threads import Place
 
