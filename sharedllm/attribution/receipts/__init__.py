@@ -6,7 +6,14 @@ machine which issued the receipt.
 
 from sharedllm.attribution.receipts.answer import Answer, Token
 from sharedllm.attribution.receipts.receipt import acknowledged, issue
-from sharedllm.attribution.receipts.records import BILLION, MOST_SPECIALISTS, Chain, Head, prompt_hash
+from sharedllm.attribution.receipts.records import (
+    BILLION,
+    MOST_SPECIALISTS,
+    Chain,
+    Head,
+    answers,
+    prompt_hash,
+)
 from sharedllm.attribution.receipts.verify import Verified, log_name, verify
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "Token",
     "Verified",
     "acknowledged",
+    "answers",
     "issue",
     "log_name",
     "prompt_hash",

@@ -15,14 +15,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharedllm.attribution.log import LARGEST_ENTRY_BYTES
 from sharedllm.errors import BadReceipt
 
-__all__ = ["BILLION", "MOST_SPECIALISTS", "SCHEMA", "Chain", "Head", "prompt_hash", "record_hash"]
+__all__ = [
+    "BILLION",
+    "MOST_SPECIALISTS",
+    "SCHEMA",
+    "Chain",
+    "Head",
+    "answers",
+    "prompt_hash",
+    "record_hash",
+]
 
 SCHEMA = "sharedllm-answer/1"
 MOST_SPECIALISTS = 512
@@ -115,6 +124,26 @@ class Chain:
         data = _canonical({**record, "previous": self._previous})
         self._previous = record_hash(data)
         return data
+
+
+def answers(entries: Iterable[tuple[int, bytes]]) -> dict[str, list[int]]:
+    """Where the records of each request are, given a stretch of a log as (index, entry), in order.
+
+    An answer whose head lies before the stretch is left out; one that was cut off ends where it was.
+    """
+    found: dict[str, list[int]] = {}
+    last: dict[str, list[int]] = {}
+    for index, entry in entries:
+        record = json.loads(entry)
+        if record["kind"] == "head":
+            positions = found[record["request_id"]] = [index]
+        elif record["previous"] in last:
+            positions = last.pop(record["previous"])
+            positions.append(index)
+        else:
+            continue
+        last[record_hash(entry)] = positions
+    return found
 
 
 def _canonical(record: dict[str, Any]) -> bytes:
