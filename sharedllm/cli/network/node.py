@@ -11,16 +11,18 @@ from sharedllm.cli.network.options import (
     Memory,
     Operations,
     Share,
+    Specialists,
     Threads,
     host_and_port,
     machine_name,
+    specialist_names,
 )
 from sharedllm.nodes.operations import BadSetting
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _WORKERS = ("rpc_port", "lan_addr", "wan_addr", "share", "memory", "relay", "operations")
-_PRIMARYS = ("model", "port", "api_key_file", "wire", "spread")
+_PRIMARYS = ("model", "specialists", "port", "api_key_file", "wire", "spread")
 
 Role = Annotated[Literal["worker", "primary"], typer.Option(envvar="SHAREDLLM_ROLE", help="What to be.")]
 CoordinatorUrl = Annotated[
@@ -131,6 +133,7 @@ def node(
     memory: Memory = None,
     relay: Relay = False,
     model: PrimaryModel = "smollm2-135m",
+    specialists: Specialists = "",
     port: Port = 8421,
     wire: Wire = "fp16",
     spread: Spread = None,
@@ -158,7 +161,8 @@ def node(
         serving.worker(folder, url, called, where, share, memory, threads, place, relay)
     else:
         where = serving.Listening(host or "127.0.0.1", port)
-        serving.primary(folder, url, called, where, model, wire, spread, threads, api_key_file)
+        names = specialist_names(specialists)
+        serving.primary(folder, url, called, where, model, names, wire, spread, threads, api_key_file)
 
 
 def _refuse_the_other_roles(ctx: typer.Context, role: str) -> None:

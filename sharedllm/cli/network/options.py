@@ -20,12 +20,14 @@ __all__ = [
     "Operations",
     "ServerUrl",
     "Share",
+    "Specialists",
     "Threads",
     "Ttl",
     "coordinator_state",
     "host_and_port",
     "machine_name",
     "refuse_typed_password",
+    "specialist_names",
 ]
 
 _NAME = re.compile(r"[^A-Za-z0-9 .:@+_-]")
@@ -50,6 +52,16 @@ def host_and_port(text: str, flag: str) -> tuple[str, int]:
     if found is None or int(found[3]) > _MAX_PORT:
         raise BadSetting(f"{flag} is {text[:80]!r}; expected HOST:PORT, such as 192.168.1.7:50052.")
     return found[1] or found[2], int(found[3])
+
+
+def specialist_names(text: str) -> tuple[str, ...]:
+    """Read ``a,b,c``; raises ``BadSetting`` for an empty name."""
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+    if not all(names):
+        raise BadSetting(
+            f"--specialists is {text[:80]!r}; expected names with commas between, as code,verse."
+        )
+    return names
 
 
 def machine_name() -> str:
@@ -126,6 +138,15 @@ Model = Annotated[
     str,
     typer.Option(
         envvar="SHAREDLLM_MODEL", help="A known name, a GGUF file, a model folder, or a repository."
+    ),
+]
+Specialists = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        envvar="SHAREDLLM_SPECIALISTS",
+        help="Serve these too, by name and as a mixture: code,scripture,verse. `sharedllm specialist list` "
+        "names those of this machine.",
     ),
 ]
 Operations = Annotated[

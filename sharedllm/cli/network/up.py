@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sharedllm.cli.network.options import Memory, Model, Threads
+from sharedllm.cli.network.options import Memory, Model, Specialists, Threads, specialist_names
 from sharedllm.nodes.local import Federation, ProcessFailed
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -65,6 +65,7 @@ def up(
     workers: Workers = 2,
     spread: Spread = None,
     model: Model = "smollm2-135m",
+    specialists: Specialists = "",
     port: Port = 8421,
     coordinator_port: CoordinatorPort = 8420,
     lan: Lan = False,
@@ -83,12 +84,15 @@ def up(
       sharedllm up
 
       sharedllm up --lan --workers 1
+
+      sharedllm up --specialists code,scripture,verse
     """
     from sharedllm.nodes.identity.files import state_root
 
     federation = Federation(
         state or state_root() / "up",
         model=model,
+        specialists=specialist_names(specialists),
         workers=workers,
         spread=spread,
         port=port,
@@ -99,7 +103,7 @@ def up(
         say=_say,
     )
     with _interrupted_by_signals(), _ending(federation):
-        federation.up(before=lambda: _fetch(model))
+        federation.up(before=lambda: _prepare(federation))
         _say("Sending the first token through the pipeline …")
         _say(federation.await_pipeline())
         _say(_welcome(federation, default_state=state is None))
@@ -121,6 +125,15 @@ def _fetch(model: str) -> None:
         raise ProcessFailed(f"{model} can't be served; what is wrong stands above.")
 
 
+def _prepare(federation: Federation) -> None:
+    """Have the model ready, and know that the specialists fit it, before anything is started."""
+    _fetch(federation.model)
+    if federation.specialists:
+        command = [sys.executable, "-m", "sharedllm.nodes.primary.federated.lineup"]
+        if subprocess.run([*command, federation.model, *federation.specialists], check=False).returncode:
+            raise ProcessFailed("These specialists can't be served together; what is wrong stands above.")
+
+
 def _welcome(federation: Federation, *, default_state: bool) -> str:
     """Say where everything is and what to do next."""
     count = len(federation.workers)
@@ -137,7 +150,7 @@ def _welcome(federation: Federation, *, default_state: bool) -> str:
     else:
         more = "  Other machines can join if you start it with: sharedllm up --lan"
     return (
-        f"\nSharedLLM serves {federation.model} with {workers}.\n"
+        f"\nSharedLLM serves {_served(federation)} with {workers}.\n"
         f"  Page         {federation.page_url}\n"
         f"  API          {federation.api_url}  (OpenAI's)\n"
         f"{more}\n"
@@ -145,6 +158,12 @@ def _welcome(federation: Federation, *, default_state: bool) -> str:
         f"  Logs         {federation.state / 'logs'}\n"
         "  End          Ctrl-C"
     )
+
+
+def _served(federation: Federation) -> str:
+    """Name the model, and the specialists that speak for it."""
+    names = ", ".join(federation.specialists)
+    return f"a mixture of {names} on {federation.model}" if names else federation.model
 
 
 def _has_display() -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -33,25 +34,49 @@ class ApiFailed(SharedLLMError):
 
 @dataclass(frozen=True)
 class Api:
-    """Where it is and which model is asked; ``key`` is never shown."""
+    """Where it is and which model is asked; ``key`` is never shown.
+
+    ``client_key`` is the Ed25519 public key (64 hex digits) to which receipts are bound.
+    """
 
     url: str
     model: str = ""
     key: str = field(default="", repr=False)
+    client_key: str = ""
 
-    def chat(self, messages: list[dict[str, str]], **more: Any) -> Generator[str, None, None]:
-        """Yield the answer piece by piece; closing it ends the generation there. Raises ``ApiFailed``."""
+    def chat(self, messages: list[dict[str, str]], **more: Any) -> Generator[str, None, str]:
+        """Yield the answer piece by piece, and return its receipt's id (``""``: it has none).
+
+        Closing it ends the generation there. Raises ``ApiFailed``.
+        """
         body = {"model": self.model, "messages": messages, "stream": True, **more}
         with contextlib.closing(self._events("/v1/chat/completions", body)) as events:
-            for event in events:
-                yield _safe((event.get("delta") or {}).get("content") or "")
+            receipt = ""
+            for choice, ours in events:
+                receipt = str(ours.get("receipt", receipt))
+                yield _safe((choice.get("delta") or {}).get("content") or "")
+            return receipt
 
-    def complete(self, prompt: str, **more: Any) -> Generator[str, None, None]:
+    def complete(self, prompt: str, **more: Any) -> Generator[str, None, str]:
         """Yield the continuation as ``chat`` does the answer; raises ``ApiFailed``."""
         body = {"model": self.model, "prompt": prompt, "stream": True, **more}
         with contextlib.closing(self._events("/v1/completions", body)) as events:
-            for event in events:
-                yield _safe(event.get("text") or "")
+            receipt = ""
+            for choice, ours in events:
+                receipt = str(ours.get("receipt", receipt))
+                yield _safe(choice.get("text") or "")
+            return receipt
+
+    def receipt(self, identifier: str) -> bytes:
+        """Return the receipt of an answer; raises ``ApiFailed``."""
+        try:
+            with self._client() as client:
+                answer = client.get(f"{self.url}/v1/sharedllm/receipts/{quote(identifier, safe='')}")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._away(error) from None
+        if answer.is_error:
+            raise ApiFailed(_sentence(answer))
+        return answer.content
 
     def models(self) -> list[str]:
         """Return the names of the models it serves; raises ``ApiFailed``."""
@@ -67,8 +92,10 @@ class Api:
         except (ValueError, KeyError, TypeError):
             raise ApiFailed(f"{self.url} answers, but not as an OpenAI API; is --url right?") from None
 
-    def _events(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """Yield the first choice of every event of a stream."""
+    def _events(
+        self, path: str, body: Mapping[str, Any]
+    ) -> Generator[tuple[dict[str, Any], dict[str, Any]], None, None]:
+        """Yield the first choice of every event of a stream, and what a primary says beside it."""
         try:
             with self._client() as client, client.stream("POST", self.url + path, json=body) as answer:
                 if answer.is_error:
@@ -85,6 +112,8 @@ class Api:
 
     def _client(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        if self.client_key:
+            headers["x-sharedllm-client-key"] = self.client_key
         # a proxy named by the environment is for elsewhere, and may not reach this machine
         elsewhere = httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1")
         return httpx.Client(headers=headers, timeout=_TIMEOUT, trust_env=elsewhere)
@@ -128,12 +157,13 @@ def _key(file: Path | None) -> str:
     return key.strip()
 
 
-def _choices(data: str) -> Iterator[dict[str, Any]]:
+def _choices(data: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     try:
         event = json.loads(data)
         if isinstance(event, dict) and (error := event.get("error")):
             raise ApiFailed(_safe(str(error.get("message") if isinstance(error, dict) else error)))
-        yield from event["choices"][:1]
+        ours = event.get("sharedllm")
+        yield from ((choice, ours if isinstance(ours, dict) else {}) for choice in event["choices"][:1])
     except (ValueError, KeyError, TypeError):
         raise ApiFailed("The answer is not an OpenAI stream; is --url right?") from None
 

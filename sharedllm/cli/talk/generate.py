@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Generator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +31,12 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this mass.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep the signed receipt of the answer, for `sharedllm receipt verify`."
+        ),
+    ] = None,
     api_key_file: ApiKeyFile = None,
 ) -> None:
     """Continue a prompt, or answer it, through a running primary.
@@ -39,10 +48,14 @@ def generate(
       sharedllm generate "The capital of France is" --max-tokens 8
 
       sharedllm generate --chat "Name three rivers."
+
+      sharedllm generate "In the beginning" --model mixture --receipt answer.json
     """
-    from sharedllm.cli.talk.api import connect
+    from sharedllm.cli.talk.api import ApiFailed, connect
 
     api = connect(url, model, api_key_file)
+    if receipt is not None:
+        api = dataclasses.replace(api, client_key=_client_key())
     text = sys.stdin.read() if prompt == "-" else prompt
     how: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
     how |= {
@@ -50,9 +63,30 @@ def generate(
     }
     asked = [{"role": "user", "content": text}]
     try:
-        for piece in api.chat(asked, **how) if chat else api.complete(text, **how):
-            print(piece, end="", flush=True)
+        identifier = _printed(api.chat(asked, **how) if chat else api.complete(text, **how))
     except KeyboardInterrupt:
         print()
         raise typer.Exit(130) from None
     print()
+    if receipt is not None:
+        if not identifier:
+            raise ApiFailed(f"{api.url} gave no receipt; only a primary of SharedLLM does.")
+        from sharedllm.store import atomic
+
+        atomic.write_bytes(receipt, api.receipt(identifier))
+
+
+def _printed(pieces: Generator[str, None, str]) -> str:
+    """Print pieces as they come and return what the generator returns."""
+    while True:
+        try:
+            print(next(pieces), end="", flush=True)
+        except StopIteration as end:
+            return str(end.value)
+
+
+def _client_key() -> str:
+    """The public half of this user's own key, to which receipts are bound; made when it is first needed."""
+    from sharedllm.nodes.identity import NodeKey, state_root
+
+    return NodeKey.load_or_create(state_root() / "client" / "client.key").public_bytes.hex()

@@ -117,7 +117,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
                 code="receipt_not_found",
             )
         headers = {"Content-Disposition": 'attachment; filename="receipt.json"'}
-        return JSONResponse(found, headers=headers)
+        return Response(found, media_type="application/json", headers=headers)
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:

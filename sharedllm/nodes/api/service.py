@@ -123,8 +123,8 @@ class Service(Protocol):
         specialists, nodes, layers, alternatives. Blocks up to seconds."""
         ...
 
-    def receipt(self, identifier: str) -> dict[str, Any] | None:
-        """The receipt of an answer that is over, or None if none is known. Blocks up to seconds."""
+    def receipt(self, identifier: str) -> bytes | None:
+        """The receipt (JSON) of an answer that is over, or None if none is known. Blocks up to seconds."""
         ...
 
     def ready(self) -> tuple[bool, str]:

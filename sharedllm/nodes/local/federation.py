@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -41,11 +41,11 @@ _MEMORY_SHARE = 0.8  # of what is free; the rest is for the primary, the page ca
 class Federation(Supervisor):
     """Coordinator, ``workers`` workers and a primary that serves ``model``, all under ``state``.
 
-    Port 0 lets the system choose. ``lan`` makes coordinator and workers reachable for other machines; the
-    page stays on loopback. ``spread`` splits the model over that many workers (default: all of them, or
-    with ``lan`` as many as are fastest, of all that joined);
-    ``threads`` is each engine's, ``memory_bytes`` each worker's (default: an equal part of most of what is
-    free).
+    ``specialists`` are served beside it, and together as a mixture. Port 0 lets the system choose. ``lan``
+    makes coordinator and workers reachable for other machines; the page stays on loopback. ``spread`` splits
+    the model over that many workers (default: all of them, or with ``lan`` as many as are fastest, of all
+    that joined); ``threads`` is each engine's, ``memory_bytes`` each worker's (default: an equal part of most
+    of what is free).
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Federation(Supervisor):
         state: Path,
         *,
         model: str = "smollm2-135m",
+        specialists: Sequence[str] = (),
         workers: int = 2,
         port: int = PAGE_PORT,
         coordinator_port: int = COORDINATOR_PORT,
@@ -64,6 +65,7 @@ class Federation(Supervisor):
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.state, self.model, self.lan = state.absolute(), model, lan
+        self.specialists = tuple(specialists)
         super().__init__(self.state / "logs", _environment(threads), say=say)
         self._port, self._coordinator_port = port, coordinator_port
         self._spread = spread or (None if lan else workers)
@@ -192,6 +194,8 @@ class Federation(Supervisor):
     def _primary(self, url: str | None) -> list[str]:
         port = port_of(url) if url else self._port
         serving = ["--host", _LOOPBACK, "--port", str(port), "--model", self.model]
+        if self.specialists:
+            serving += ["--specialists", ",".join(self.specialists)]
         if self._spread:
             serving += ["--spread", str(self._spread)]
         return self._node("primary", "primary", *serving, "--wire", self._wire)

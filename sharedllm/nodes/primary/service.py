@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import threading
 import time
 from collections.abc import Sequence as Tokens
@@ -136,10 +135,9 @@ class Primary:
             sentence = "A token went through the whole pipeline."
         return True, sentence
 
-    def receipt(self, identifier: str) -> dict[str, Any] | None:
+    def receipt(self, identifier: str) -> bytes | None:
         """The receipt of an answer that is over, or None if none is known."""
-        found = self._auditor.receipt(identifier, _RECEIPT_S) if self._auditor is not None else None
-        return None if found is None else dict(json.loads(found))
+        return self._auditor.receipt(identifier, _RECEIPT_S) if self._auditor is not None else None
 
     def banish(self, nodes: set[str]) -> None:
         """Leave workers that were revoked, in every pipeline."""

@@ -24,6 +24,8 @@ class FakeApi(ThreadingHTTPServer):
         self.breaks_off: dict[str, Any] | bool = False
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.client_keys: list[str | None] = []
+        self.receipt: bytes | None = None
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -31,11 +33,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeApi
 
     def do_GET(self) -> None:
+        if self.path == "/v1/sharedllm/receipts/answer-0" and self.server.receipt is not None:
+            self._send(200, self.server.receipt.decode(), "application/json")
+            return
         self._send(200, json.dumps({"data": [{"id": "tiny"}]}), "application/json")
 
     def do_POST(self) -> None:
         api = self.server
         api.keys.append(self.headers["Authorization"])
+        api.client_keys.append(self.headers["x-sharedllm-client-key"])
         api.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         if api.refusal is not None:
             code, sentence, headers = api.refusal
@@ -46,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
             {"choices": [{"delta": {"content": piece}} if of_chat else {"text": piece}]}
             for piece in api.pieces
         ]
+        if api.receipt is not None:
+            events.append({"choices": [{"text": ""}], "sharedllm": {"receipt": "answer-0"}})
         if isinstance(api.breaks_off, dict):
             events.append(api.breaks_off)
         lines = [f"data: {json.dumps(event)}\n\n" for event in events] + [": still here\n\n"]

@@ -48,6 +48,34 @@ def test_generate_reads_a_long_prompt_from_stdin(api: Any) -> None:
     assert api.asked[0]["prompt"] == "a\nb\n"
 
 
+def test_generate_keeps_the_receipt_byte_for_byte_and_binds_it_to_the_users_key(
+    api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHAREDLLM_STATE", str(tmp_path / "state"))
+    api.receipt = b'{"schema":"a receipt"}'
+    file = tmp_path / "answer.json"
+    for _ in range(2):
+        said = CliRunner().invoke(generate.app, ["Say hello", "--url", api.url, "--receipt", str(file)])
+        assert said.stdout == "Hello, you\n"
+    assert file.read_bytes() == api.receipt
+    first, second = api.client_keys
+    assert first == second
+    assert len(bytes.fromhex(first)) == 32
+
+
+def test_generate_without_a_receipt_names_no_key(api: Any) -> None:
+    CliRunner().invoke(generate.app, ["Say hello", "--url", api.url])
+    assert api.client_keys == [None]
+
+
+def test_an_api_without_receipts_is_named(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAREDLLM_STATE", str(tmp_path / "state"))
+    asked = ["Say hello", "--url", api.url, "--receipt", str(tmp_path / "answer.json")]
+    said = CliRunner().invoke(generate.app, asked)
+    assert isinstance(said.exception, ApiFailed)
+    assert "gave no receipt" in str(said.exception)
+
+
 def test_a_conversation_is_remembered(api: Any) -> None:
     say(api, "Hi", "And?", options=("--system", "Be brief."))
     assert [message["content"] for message in api.asked[1]["messages"]] == [

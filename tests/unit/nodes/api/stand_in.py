@@ -105,7 +105,7 @@ class StandIn:
         self.explained: list[tuple[list[int], int]] = []
         self.known = [Served("smol", "base", ("smol",), ("aa" * 32,))]
         self.shares: tuple[float, ...] = ()
-        self.receipts: dict[str, dict[str, Any]] = {}
+        self.receipts: dict[str, bytes] = {}
 
     def models(self) -> list[Served]:
         return self.known
@@ -113,7 +113,7 @@ class StandIn:
     def served(self, name: str) -> Served | None:
         return next((served for served in self.known if served.name == (name or self.known[0].name)), None)
 
-    def receipt(self, identifier: str) -> dict[str, Any] | None:
+    def receipt(self, identifier: str) -> bytes | None:
         return self.receipts.get(identifier)
 
     def submit(self, ask: Ask) -> ScriptedStream:
