@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import h11
@@ -75,6 +76,13 @@ class Server(uvicorn.Server):
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve; blocks."""
         super().run([self._socket])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop serving and return from ``run``: raised again, as usual, a signal would kill the caller there,
+        before it ended its own affairs.
+        """
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import threading
 
@@ -141,3 +143,9 @@ def test_a_token_is_sent_at_once(stand_in: StandIn) -> None:
         (connection,) = server.server.server_state.connections
         made = connection.transport.get_extra_info("socket")
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_signal_ends_the_server_and_lets_its_caller_end_the_rest(stand_in: StandIn) -> None:
+    server = make_server(create_app(stand_in), ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    server.run()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
