@@ -100,7 +100,7 @@ class Blobs:
         """
         path, partial = self.path(sha256), self.root / "incoming" / sha256
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(partial, wait) as file:
+        with _alone(partial.with_suffix(".lock"), wait), self._growing(partial) as file:
             whole = path.is_file() and path.stat().st_size == size
             arriving = Arriving(sha256, size, None if whole else file)
             if not whole:
@@ -160,6 +160,15 @@ class Blobs:
                 f"Blob {sha256} is damaged: the content of {path} hashes to {found}. "
                 "Delete that file, then fetch or train the model again."
             )
+
+    @contextmanager
+    def _growing(self, partial: Path) -> Iterator[BinaryIO]:
+        """Open what is here of a blob, so that ``collect`` sees that it is in use."""
+        with self.unchanging():
+            handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        with os.fdopen(handle, "r+b", 0) as file:
+            yield file
 
     @contextmanager
     def _incoming(self) -> Iterator[tuple[atomic.Unnamed, _Hashing]]:
@@ -240,18 +249,28 @@ def _hold(path: Path) -> Path:
 
 
 @contextmanager
-def _alone(path: Path, wait: bool) -> Iterator[BinaryIO]:
-    """Yield the file at ``path``, made if need be, which nobody else has open so."""
+def _alone(lock: Path, wait: bool) -> Iterator[None]:
+    """Run the body while nobody else holds ``lock``, a file that is here only meanwhile."""
     while True:
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 0) as file:
+        with lock.open("wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BlobBusy(f"Blob {path.name} is being received already; try again later.") from None
-            # whoever had it before may have made a blob of it, or thrown it away
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield file
-                return
+                raise BlobBusy(f"Blob {lock.stem} is being received already; try again later.") from None
+            if not _is_at(lock, file):
+                continue  # whoever had it before removed it
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _refuse_full_disk(folder: Path, to_come: int) -> None:
