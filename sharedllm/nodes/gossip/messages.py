@@ -19,7 +19,7 @@ from sharedllm.nodes.errors import DialFailed
 from sharedllm.nodes.gossip.contents import BUCKET_BYTES
 from sharedllm.nodes.gossip.entries import ENTRY_BYTES, SLOT_BYTES, VERSION_BYTES, Entry
 from sharedllm.nodes.gossip.errors import BadMessage
-from sharedllm.nodes.gossip.view import SAMPLE, Contact
+from sharedllm.nodes.gossip.view import AGE_S, SAMPLE, Contact, Sample
 from sharedllm.nodes.proxy import Endpoint
 
 __all__ = [
@@ -52,7 +52,7 @@ class Sync:
     """The first word: who calls, contacts it offers, the root of what it knows."""
 
     caller: Contact
-    sample: tuple[Contact, ...]
+    sample: Sample
     root: bytes
 
 
@@ -60,14 +60,14 @@ class Sync:
 class Same:
     """Both know the same."""
 
-    sample: tuple[Contact, ...]
+    sample: Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
     """The digest of every bucket that has anything in it."""
 
-    sample: tuple[Contact, ...]
+    sample: Sample
     hashes: dict[int, bytes]
 
 
@@ -75,7 +75,7 @@ class Buckets:
 class Digests:
     """Slot, sequence and version of every entry in ``covered`` buckets (None: in all)."""
 
-    sample: tuple[Contact, ...]
+    sample: Sample
     covered: tuple[int, ...] | None
     items: tuple[Digest, ...]
 
@@ -95,16 +95,16 @@ def encode(message: Message) -> bytes:
     """The bytes of a message."""
     match message:
         case Sync(caller, sample, root):
-            return b"\x01" + _contacts((caller,)) + _contacts(sample) + root
+            return b"\x01" + _contact(caller) + _sample(sample) + root
         case Same(sample):
-            return b"\x02" + _contacts(sample)
+            return b"\x02" + _sample(sample)
         case Buckets(sample, hashes):
             rows = b"".join(bytes([index]) + hashes[index] for index in sorted(hashes))
-            return b"\x03" + _contacts(sample) + struct.pack(">H", len(hashes)) + rows
+            return b"\x03" + _sample(sample) + struct.pack(">H", len(hashes)) + rows
         case Digests(sample, covered, items):
             named = b"\x00" if covered is None else b"\x01" + struct.pack(">H", len(covered)) + bytes(covered)
             rows = b"".join(slot + struct.pack(">Q", sequence) + version for slot, sequence, version in items)
-            return b"\x04" + _contacts(sample) + named + struct.pack(">H", len(items)) + rows
+            return b"\x04" + _sample(sample) + named + struct.pack(">H", len(items)) + rows
         case Delta(entries, wants):
             told = [entry.to_bytes() for entry in entries]
             rows = b"".join(struct.pack(">H", len(data)) + data for data in told)
@@ -154,16 +154,22 @@ class _Reader:
             )
 
 
-def _contacts(contacts: tuple[Contact, ...]) -> bytes:
-    rows = []
-    for contact in contacts:
-        host = contact.host.encode("ascii")
-        rows.append(bytes.fromhex(contact.id) + struct.pack(">HB", contact.port, len(host)) + host)
+def _contact(contact: Contact) -> bytes:
+    host = contact.host.encode("ascii")
+    return bytes.fromhex(contact.id) + struct.pack(">HB", contact.port, len(host)) + host
+
+
+def _sample(sample: Sample) -> bytes:
+    rows = [
+        _contact(contact) + struct.pack(">H", min(AGE_S, max(0, round(age_s)))) for contact, age_s in sample
+    ]
     return bytes([len(rows)]) + b"".join(rows)
 
 
-def _read_contacts(reader: _Reader, ceiling: int = SAMPLE) -> tuple[Contact, ...]:
-    return tuple([_read_contact(reader) for _ in range(reader.number("B", ceiling))])
+def _read_sample(reader: _Reader) -> Sample:
+    return tuple(
+        [(_read_contact(reader), float(reader.number("H"))) for _ in range(reader.number("B", SAMPLE))]
+    )
 
 
 def _read_contact(reader: _Reader) -> Contact:
@@ -176,18 +182,15 @@ def _read_contact(reader: _Reader) -> Contact:
 
 
 def _sync(reader: _Reader) -> Sync:
-    callers = _read_contacts(reader, 1)
-    if not callers:
-        raise BadMessage("A gossip exchange was begun by nobody.")
-    return Sync(callers[0], _read_contacts(reader), reader.take(_ROOT_BYTES))
+    return Sync(_read_contact(reader), _read_sample(reader), reader.take(_ROOT_BYTES))
 
 
 def _same(reader: _Reader) -> Same:
-    return Same(_read_contacts(reader))
+    return Same(_read_sample(reader))
 
 
 def _buckets(reader: _Reader) -> Buckets:
-    sample, count = _read_contacts(reader), reader.number("H", 256)
+    sample, count = _read_sample(reader), reader.number("H", 256)
     hashes = {reader.number("B"): reader.take(BUCKET_BYTES) for _ in range(count)}
     if len(hashes) != count:
         raise BadMessage("A gossip message gives two digests for one bucket.")
@@ -195,7 +198,7 @@ def _buckets(reader: _Reader) -> Buckets:
 
 
 def _digests(reader: _Reader) -> Digests:
-    sample, covered = _read_contacts(reader), None
+    sample, covered = _read_sample(reader), None
     if reader.number("B", 1):
         covered = tuple(reader.take(reader.number("H", 256)))
     rows = reader.take(reader.number("H", DIGESTS) * _DIGEST_BYTES)

@@ -30,12 +30,13 @@ from sharedllm.nodes.gossip.messages import (
     Same,
     Sync,
 )
-from sharedllm.nodes.gossip.view import SAMPLE, Contact, View
+from sharedllm.nodes.gossip.view import Contact, View
 
 __all__ = ["LIFE_CEILING_S", "Peer"]
 
 # with fewer entries than this their digests are sent at once, without asking which buckets differ
 _FEW = 256
+_CALLS = 3
 LIFE_CEILING_S = 25 * 3600.0
 
 
@@ -45,7 +46,7 @@ class Peer:
     ``membership`` decides whose entries count; ``on_news`` is told of every entry that is new here.
     """
 
-    __slots__ = ("_called", "_membership", "_on_news", "_random", "contents", "me", "view")
+    __slots__ = ("_called", "_membership", "_missed", "_on_news", "_random", "contents", "me", "view")
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class Peer:
         self.me, self._membership, self._random, self._on_news = me, membership, draw, on_news
         self.contents = Contents()
         self.view = View(me, draw, seeds)
-        self._called: dict[str, tuple[Contact, tuple[Contact, ...]]] = {}
+        self._called: dict[str, Contact] = {}
+        self._missed = 0
 
     def add(self, entry: Entry, now: float) -> bool:
         """Keep an entry if it is news; whether it was.
@@ -84,26 +86,31 @@ class Peer:
             if entry.kind is kind and not entry.withdrawn and entry.expires_s > now
         )
 
-    def tick(self, now: float) -> tuple[Contact, Sync] | None:
-        """Begin a round: whom to call, and the first word; None if nobody is known.
+    def tick(self, now: float) -> list[tuple[Contact, Sync]]:
+        """Begin a round: whom to call, and the first word to each; nobody if nobody is known.
 
-        Whoever was called in the round before and has not answered counts as unreachable.
+        It calls one partner, and one more for each that has not answered since the round before, up to
+        ``_CALLS``; those count as unreachable.
         """
-        for contact, _ in self._called.values():
+        for contact in self._called.values():
             self.view.missed(contact)
+        self._missed += len(self._called)
+        calls, self._missed = min(_CALLS, 1 + self._missed), 0
         self._called.clear()
         self.contents.forget(now)
-        chosen = self.view.begin()
-        if chosen is None:
-            return None
-        partner, given = chosen
-        self._called[partner.id] = partner, given
-        return partner, Sync(self.me, given, self.contents.root)
+        begun = []
+        for _ in range(calls):
+            partner = self.view.partner()
+            if partner is not None and partner.id not in self._called:
+                self._called[partner.id] = partner
+                begun.append((partner, Sync(self.me, self.view.sample(partner.id, now), self.contents.root)))
+        return begun
 
     def unreachable(self, id: str) -> None:
         """A called partner can't be reached; no need to wait for the next round."""
         if id in self._called:
-            self.view.missed(self._called.pop(id)[0])
+            self.view.missed(self._called.pop(id))
+            self._missed += 1
 
     def receive(self, sender: str, message: Message, now: float) -> Message | None:
         """Take in what node ``sender`` (as the transport proved it) said; the answer to it, if there is one.
@@ -113,22 +120,22 @@ class Peer:
         try:
             match message:
                 case Sync():
-                    return self._answer(sender, message)
+                    return self._answer(sender, message, now)
                 case Delta(entries, wants):
                     self._take(entries, now)
                     return Delta(self._told(wants), ()) if wants else None
                 case _:
-                    return self._compare(sender, message)
+                    return self._compare(sender, message, now)
         except (BadEntry, BadMessage):
             self.view.drop(sender)
             raise
 
-    def _answer(self, sender: str, sync: Sync) -> Message:
+    def _answer(self, sender: str, sync: Sync, now: float) -> Message:
         """Answer a first word."""
         if sync.caller.id != sender:
             raise BadMessage(f"Node {sender} called in the name of {sync.caller.id}.")
-        given = self.view.sample(sender, SAMPLE)
-        self.view.swap(sync.caller, sync.sample, given)
+        given = self.view.sample(sender, now)
+        self.view.merge(sync.caller, sync.sample, now)
         contents = self.contents
         if contents.root == sync.root:
             return Same(given)
@@ -136,11 +143,11 @@ class Peer:
             return Digests(given, None, tuple([_digest(entry) for entry in contents]))
         return Buckets(given, dict(contents.buckets))
 
-    def _compare(self, sender: str, message: Same | Buckets | Digests) -> Message | None:
+    def _compare(self, sender: str, message: Same | Buckets | Digests, now: float) -> Message | None:
         """Go on with an exchange; only the one that was called may offer contacts."""
         called = self._called.pop(sender, None)
         if called is not None:
-            self.view.swap(called[0], message.sample, called[1])
+            self.view.merge(called, message.sample, now)
         elif message.sample:
             return None
         if isinstance(message, Buckets):

@@ -28,7 +28,7 @@ from sharedllm.nodes.gossip.errors import BadEntry
 from sharedllm.nodes.gossip.exchange import Exchange, call
 from sharedllm.nodes.gossip.leases import LEASE_S, Lease
 from sharedllm.nodes.gossip.membership import Certified
-from sharedllm.nodes.gossip.messages import decode, encode
+from sharedllm.nodes.gossip.messages import Sync, decode, encode
 from sharedllm.nodes.gossip.peer import Peer
 from sharedllm.nodes.gossip.view import Contact
 from sharedllm.nodes.identity import Identity
@@ -50,7 +50,8 @@ class Service:
 
     ``lease`` makes what the node says of itself, from the address at which it listens; ``published`` are the
     signed manifests that it vouches for, by id (64 hex digits); ``seeds`` are asked when nobody else is
-    known; ``refuses`` says of a node id that nothing is said to it or taken from it (revoked).
+    known; ``refuses`` says of a node id that nothing is said to it or taken from it (revoked); ``on_news`` is
+    told of every entry that is new here, in the thread of gossip, and must be quick.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Service:
         seeds: Iterable[Contact] = (),
         published: Callable[[], Mapping[str, bytes]] = dict,
         refuses: Callable[[str], bool] = lambda node: False,
+        on_news: Callable[[Entry], object] = lambda entry: None,
         round_s: float = ROUND_S,
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.time,
@@ -71,6 +73,7 @@ class Service:
         self._identity, self._make_lease, self._published = identity, lease, published
         self._host, self._port, self._advertised = host, port, advertised or host
         self._seeds, self._refuses, self._clock = tuple(seeds), refuses, clock
+        self._on_news = on_news
         self._round_s, self._lease_s = round_s, lease_s
         self._lock = threading.Lock()
         self._author = Author(identity.key, b"")
@@ -117,6 +120,13 @@ class Service:
             self.peer.add(entry, self._clock())
         return entry
 
+    def withdraw(self, kind: Kind, key: bytes) -> Entry:
+        """Tell all members that what this node said about ``key`` holds no more."""
+        with self._lock:
+            entry = self._author.withdraw(kind, key, self._clock())
+            self.peer.add(entry, self._clock())
+        return entry
+
     def heard(self, kind: Kind) -> list[Entry]:
         """All entries of a kind that hold now."""
         with self._lock:
@@ -135,7 +145,13 @@ class Service:
             ready.set()
             return
         me = Contact(self._identity.id, self._advertised, port)
-        self.peer = Peer(me, Certified(self._identity.ca, self._refuses), random.Random(), seeds=self._seeds)
+        self.peer = Peer(
+            me,
+            Certified(self._identity.ca, self._refuses),
+            random.Random(),
+            seeds=self._seeds,
+            on_news=self._on_news,
+        )
         try:
             self._speak()
             ready.set()
@@ -160,12 +176,12 @@ class Service:
         self.rounds += 1
 
     async def _call(self) -> None:
-        """Call one partner, and hear it out."""
+        """Call this round's partners, and hear them out."""
         with self._lock:
             begun = self.peer.tick(self._clock())
-        if begun is None or self._refuses(begun[0].id):
-            return
-        partner, sync = begun
+        await asyncio.gather(*[self._exchange(*each) for each in begun if not self._refuses(each[0].id)])
+
+    async def _exchange(self, partner: Contact, sync: Sync) -> None:
         try:
             async with asyncio.timeout(max(5.0, self._round_s)):
                 await call(self._identity, partner, encode(sync), self._receive)

@@ -83,8 +83,8 @@ class Network:
         for number in first:
             known = self.draw.sample(first, min(SIZE + 1, count))
             offered = [contact_of(other) for other in known if other != number]
-            if offered:
-                self.peers[number].view.swap(offered[0], offered[1:SIZE], ())
+            for contact in offered[:SIZE]:
+                self.peers[number].view.merge(contact, (), self.now - SIZE * self.draw.random())
 
     def crash(self, number: int) -> None:
         """A node is gone without a word."""
@@ -136,9 +136,7 @@ class Network:
         if self.peers.get(number) is not peer:
             return
         self._at(self.now + 1.0, lambda: self._tick(number, peer))
-        begun = peer.tick(self.now)
-        if begun is not None:
-            partner, sync = begun
+        for partner, sync in peer.tick(self.now):
             called = int(partner.id, 16)
             self.calls[called] = self.calls.get(called, 0) + 1
             if called not in self.deaf:

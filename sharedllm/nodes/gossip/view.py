@@ -1,14 +1,15 @@
 """Whom a node knows: a small changing part of the network, and a few that it lost sight of.
 
-Shuffling is Cyclon's (Voulgaris, Gavidia and van Steen 2005): with each exchange two nodes swap a few
-contacts, so that the number of pointers to a node stays about the same and every view is soon a random part
-of the whole. Two departures: the partner is drawn at random rather than the oldest, which is the choice that
-the bounds on spreading are about; and contacts that did not answer go to an *attic* that is asked now and
-then, without which two halves that were parted long enough would never find each other again.
+With each exchange two nodes tell each other of themselves and of a few contacts, each with the time since
+that node last spoke for itself; of what both know each keeps the freshest (the *healer* of Jelasity et al.,
+ACM TOCS 2007). So whoever is gone is soon forgotten, and every view is a random part of the whole.
+The partner is drawn at random, which is the choice that the bounds on spreading are about. Contacts that did
+not answer go to an *attic* that is asked now and then, without which two halves that were parted long enough
+would never find each other again.
 
 Addresses are hints: whoever dials checks the certificate. *Covered*: sizes are bounded whatever is offered;
 nodes that are gone are forgotten after ``_TRIES`` vain calls. *Not covered*: members who offer only each
-other (an eclipse) beyond the seeds, which are never forgotten.
+other and call themselves fresh (an eclipse), beyond the seeds, which are never forgotten.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
-__all__ = ["SAMPLE", "SIZE", "Contact", "View"]
+__all__ = ["AGE_S", "SAMPLE", "SIZE", "Contact", "Sample", "View"]
 
 SIZE = 24
 SAMPLE = 8
+AGE_S = 65_535
 _ATTIC = 64
 _TRIES = 16
 _ATTIC_SHARE = 1 / 8
@@ -37,6 +40,9 @@ class Contact:
     port: int
 
 
+Sample = tuple[tuple[Contact, float], ...]  # with seconds since that node spoke for itself
+
+
 class View:
     """Up to ``SIZE`` contacts besides ``me``; ``seeds`` are asked when nobody else is left, and rarely."""
 
@@ -45,48 +51,52 @@ class View:
     def __init__(self, me: Contact, draw: random.Random, seeds: Iterable[Contact] = ()) -> None:
         self._me, self._random = me, draw
         self._seeds = tuple(seed for seed in seeds if seed.id != me.id)
-        self._known: dict[str, Contact] = {}
+        self._known: dict[str, tuple[Contact, float]] = {}  # when it spoke for itself, in our time
         self._attic: dict[str, tuple[Contact, int]] = {}
 
     @property
     def contacts(self) -> tuple[Contact, ...]:
         """Whom it knows now."""
-        return tuple(self._known.values())
+        return tuple(contact for contact, _ in self._known.values())
 
-    def begin(self) -> tuple[Contact, tuple[Contact, ...]] | None:
-        """A partner, taken out of the view, and the contacts to offer to it; None if nobody is known."""
-        partner = self._partner()
-        if partner is None:
-            return None
-        self._known.pop(partner.id, None)
-        return partner, self.sample(partner.id, SAMPLE - 1)
-
-    def sample(self, besides: str, count: int) -> tuple[Contact, ...]:
-        """``count`` known contacts at random, none of them ``besides``."""
+    def partner(self) -> Contact | None:
+        """Whom to call: anybody known, now and then one that was lost; None if nobody is known."""
+        if not self._known:
+            lost = [*self._seeds, *[contact for contact, _ in self._attic.values()]]
+            return self._random.choice(lost) if lost else None
+        draw = self._random.random()
+        if self._attic and draw < _ATTIC_SHARE:
+            return self._random.choice([contact for contact, _ in self._attic.values()])
+        # who knows few may be on an island that nobody else knows of
+        if self._seeds and draw > 1 - (_SEED_SHARE if len(self._known) >= SIZE // 2 else _ATTIC_SHARE):
+            return self._random.choice(self._seeds)
         pool = list(self._known.values())
-        draw, size, taken = self._random.random, len(pool), min(count, len(pool))
+        return pool[int(self._random.random() * len(pool))][0]
+
+    def sample(self, besides: str, now: float) -> Sample:
+        """Up to ``SAMPLE`` known contacts at random, none of them ``besides``."""
+        pool = list(self._known.values())
+        draw, size, taken = self._random.random, len(pool), min(SAMPLE, len(pool))
         for i in range(taken):
             j = i + int(draw() * (size - i))
             pool[i], pool[j] = pool[j], pool[i]
-        return tuple([contact for contact in pool[:taken] if contact.id != besides])
+        return tuple([(contact, now - born) for contact, born in pool[:taken] if contact.id != besides])
 
-    def swap(self, partner: Contact, offered: Iterable[Contact], given: Iterable[Contact]) -> None:
-        """Take up what a partner offered in the room of what it was given; keep it, too, if there is room."""
-        self._attic.pop(partner.id, None)
+    def merge(self, partner: Contact, offered: Sample, now: float) -> None:
+        """A partner spoke, and offered contacts: keep the freshest of all."""
         known, mine = self._known, self._me.id
-        leaving = [contact.id for contact in given]
-        for contact in offered:
-            if contact.id == mine or contact.id in known:
+        if self._attic:
+            self._attic.pop(partner.id, None)
+        known[partner.id] = partner, now
+        for contact, age_s in offered:
+            if contact.id == mine or contact.id in self._attic:
                 continue
-            if len(known) >= SIZE:
-                while leaving and leaving[-1] not in known:
-                    leaving.pop()
-                if not leaving:
-                    break
-                del known[leaving.pop()]
-            known[contact.id] = contact
-        if len(known) < SIZE and partner.id not in known:
-            known[partner.id] = partner
+            born, old = now - age_s, known.get(contact.id)
+            if old is None or old[1] < born:
+                known[contact.id] = contact, born
+        if len(known) > SIZE:
+            freshest = sorted(known.values(), key=_BORN, reverse=True)[:SIZE]
+            self._known = {each[0].id: each for each in freshest}
 
     def missed(self, contact: Contact) -> None:
         """A contact did not answer: out of the view, into the attic, and out of that after some tries."""
@@ -102,13 +112,5 @@ class View:
         self._known.pop(id, None)
         self._attic.pop(id, None)
 
-    def _partner(self) -> Contact | None:
-        draw = self._random.random()
-        if self._attic and (not self._known or draw < _ATTIC_SHARE):
-            return self._random.choice([contact for contact, _ in self._attic.values()])
-        if self._seeds and (not self._known or draw > 1 - _SEED_SHARE):
-            return self._random.choice(self._seeds)
-        if not self._known:
-            return None
-        pool = list(self._known.values())
-        return pool[int(self._random.random() * len(pool))]
+
+_BORN = itemgetter(1)
