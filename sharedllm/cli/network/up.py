@@ -129,7 +129,7 @@ def _prepare(federation: Federation) -> None:
     """Have the model ready, and know that the specialists fit it, before anything is started."""
     _fetch(federation.model)
     if federation.specialists:
-        command = [sys.executable, "-m", "sharedllm.nodes.primary.federated.lineup"]
+        command = [sys.executable, "-m", "sharedllm.nodes.primary.federated"]
         if subprocess.run([*command, federation.model, *federation.specialists], check=False).returncode:
             raise ProcessFailed("These specialists can't be served together; what is wrong stands above.")
 

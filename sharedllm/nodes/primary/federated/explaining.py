@@ -62,7 +62,8 @@ class Explaining:
         leading = int(shares.responsibility_NT[:, 0].argmax())
         return {
             **self._outcome(token, mixture(logp_NV, logw_N)),
-            **members[leading],
+            **{key: members[leading][key] for key in ("embedding", "contributions", "total")},
+            "leading": parts[leading].name,
             "responsibilities": responsibilities,
             "diversity": float(shares.diversity_T[0]),
             "members": members,

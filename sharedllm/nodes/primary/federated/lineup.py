@@ -1,9 +1,6 @@
 """Which specialists are to be served beside a base: found by name, and known to fit together before anything
 starts.
 
-As a program, ``python -m sharedllm.nodes.primary.federated.lineup MODEL NAME …`` only looks: it ends with 0,
-or with 1 and a sentence. So a supervisor knows without taking the memory that looking takes.
-
 *Covered*: a name that is not here, one given twice, another tokenizer or vocabulary than the base's, an
 adapter of a kind that is not served, weights or an adapter whose bytes are missing. *Not covered*: whether a
 specialist is any good.
@@ -12,11 +9,10 @@ specialist is any good.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 
 from sharedllm import store
-from sharedllm.errors import BadAdapter, BadMixture, SharedLLMError, UnknownName
+from sharedllm.errors import BadAdapter, BadMixture, UnknownName
 from sharedllm.nodes.primary.federated.repertoire import MIXTURE
 from sharedllm.store import specialists
 from sharedllm.store.specialists import Signed
@@ -76,17 +72,3 @@ def _found(name: str, base: store.Manifest, model: str) -> Signed:
             f"`sharedllm specialist fetch {name}`."
         )
     return signed
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Look, and say what is wrong."""
-    try:
-        lineup(arguments[0], arguments[1:])
-    except SharedLLMError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 
 from sharedllm.model import Sampling
 from sharedllm.nodes.api.service import Ask, Said
@@ -36,9 +37,11 @@ def prompt(length: int, seed: int = 0) -> tuple[int, ...]:
     return tuple(1 + (7 * i * i + 13 * i + 31 * seed) % 300 for i in range(length))
 
 
-async def tell(primary: Primary, asked: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0) -> Told:
+async def tell(
+    primary: Primary, asked: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0, model: str = ""
+) -> Told:
     """Ask and read to the end."""
-    told = Told([], primary.submit(Ask(asked, sampling, top, "request-1")))
+    told = Told([], primary.submit(Ask(asked, sampling, top, "request-1", model=model)))
     try:
         async with asyncio.timeout(DEADLINE_S):
             async for said in told.stream:
@@ -50,15 +53,24 @@ async def tell(primary: Primary, asked: tuple[int, ...], sampling: Sampling = GR
     return told
 
 
-def ask(place: Place, *prompts: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0) -> list[Told]:
-    """Ask for all of these side by side, and read all answers."""
+def ask(
+    place: Place,
+    *prompts: tuple[int, ...],
+    sampling: Sampling = GREEDY,
+    top: int = 0,
+    models: Sequence[str] = (),
+) -> list[Told]:
+    """Ask for all of these side by side, each of its model, and read all answers."""
 
     async def run() -> list[Told]:
-        return await asyncio.gather(*(tell(place.primary, asked, sampling, top) for asked in prompts))
+        each = zip(prompts, models or [""] * len(prompts), strict=True)
+        return await asyncio.gather(*(tell(place.primary, p, sampling, top, model) for p, model in each))
 
     return asyncio.run(run())
 
 
-def one(place: Place, asked: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0) -> Told:
+def one(
+    place: Place, asked: tuple[int, ...], sampling: Sampling = GREEDY, top: int = 0, model: str = ""
+) -> Told:
     """Ask for one answer."""
-    return ask(place, asked, sampling=sampling, top=top)[0]
+    return asyncio.run(tell(place.primary, asked, sampling, top, model))

@@ -60,7 +60,7 @@ class Node(Engine):
         """Build a span, unless this node was told to fail."""
         if self.refusal is not None:
             raise self.refusal
-        return self.place.stage(start, stop)
+        return self.place.stage(start, stop, model)
 
     def close(self) -> None:
         """End, and let go of what it was told to wait for."""
@@ -103,8 +103,9 @@ class Coordinator:
         if request.get("dry"):
             return {"spans": self._spans(live), "token_s": self.token_s}
         self.asked.append(dict(request))
-        reply = self._reply(live)
-        spare = {n: self._reply([m for m in live if m != n]) for n in live} if len(live) > 1 else {}
+        model = request.get("model", HASH)
+        reply = self._reply(live, model)
+        spare = {n: self._reply([m for m in live if m != n], model) for n in live} if len(live) > 1 else {}
         return {**reply, "spares": spare if self.with_spares else {}}
 
     def report(self, pipeline: str, report: Mapping[str, Any], *, deadline_s: float = 1.0) -> None:
@@ -139,8 +140,9 @@ class Coordinator:
         cuts = [CONFIG.layers * i // count for i in range(count + 1)]
         return [[live[i], cuts[i], cuts[i + 1]] for i in range(count)]
 
-    def _reply(self, live: list[str]) -> dict[str, Any]:
+    def _reply(self, live: list[str], model: str) -> dict[str, Any]:
         spans, pipeline = self._spans(live), f"{self._place.next_number():032x}"
+        self._place.pipelines[pipeline] = model
         workers = [
             {"node": n, "name": n.upper(), "start": a, "stop": b, "endpoints": [], "ticket": pipeline}
             | {"next_ticket": pipeline if b < CONFIG.layers else None, "host": f"host of {n}"}
@@ -155,14 +157,16 @@ class Place:
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, wire: Codec) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sl-"))
-        self.whole = model
+        self.whole, self._wire = model, wire
+        self.models = {HASH: model}
+        self.pipelines: dict[str, str] = {}  # which model each is of
         self.numbers = 0
         self.nodes: dict[str, Node] = {}
         self.made: list[Node] = []
         self._threads = set(threading.enumerate())
         self.coordinator = Coordinator(self)
-        ends = Ends(CONFIG, {"embed.weight": model.embed.weight.data, "norm.weight": model.norm.weight.data})
-        self.loop = Loop(Model("tiny", HASH, ends, wire), Routes(self.coordinator, {}), self._connect)
+        self.loops: list[Loop] = []
+        self.loop = self.loop_of("tiny", HASH)
         repertoire = Repertoire(Part("tiny", HASH, self.loop))
         self.primary = Primary(repertoire, tokenizer, "primary-id", "primary")
 
@@ -172,20 +176,30 @@ class Place:
             self.nodes[name] = kind(self, name, **settings)
             self.made.append(self.nodes[name])
 
+    def loop_of(self, name: str, model: str) -> Loop:
+        """A loop with pipelines of its own for one of the ``models``."""
+        weights = self.models[model]
+        tensors = {"embed.weight": weights.embed.weight.data, "norm.weight": weights.norm.weight.data}
+        served = Model(name, model, Ends(CONFIG, tensors), self._wire)
+        wish = {} if model == HASH else {"model": model}
+        self.loops.append(Loop(served, Routes(self.coordinator, wish), self._connect))
+        return self.loops[-1]
+
     def lose(self, *names: str) -> None:
         """Kill nodes: their connections end, and the coordinator knows them no more."""
         for node in [self.nodes.pop(name) for name in names]:
             node.close()
 
-    def stage(self, start: int, stop: int) -> Stage:
-        """Layers of the model, with weights of their own: packing lets go of the plain ones."""
+    def stage(self, start: int, stop: int, model: str) -> Stage:
+        """Layers of a model, with weights of their own: packing lets go of the plain ones."""
         from copy import deepcopy
 
-        return Stage(deepcopy(self.whole.span(start, stop)))
+        return Stage(deepcopy(self.models[model].span(start, stop)))
 
     def reach(self, caller: str, worker: str, pipeline: str) -> socket.socket:
         """What proxy and dialler do together: connect, and say whom the ticket admits."""
-        said = {"caller": caller, "worker": worker, "model": HASH, "start": 0, "stop": CONFIG.layers}
+        model = self.pipelines.get(pipeline, HASH)
+        said = {"caller": caller, "worker": worker, "model": model, "start": 0, "stop": CONFIG.layers}
         admission = json.dumps({**said, "pipeline": pipeline}).encode()
         sock = socket.socket(socket.AF_UNIX)
         try:
@@ -220,8 +234,9 @@ class Place:
         for node in self.made:
             node.ended.set()
             node.awake.set()
-        if self.loop.is_alive():
-            self.loop.stop("The test is over.")
+        for loop in self.loops:
+            if loop.is_alive():
+                loop.stop("The test is over.")
         for node in self.made:
             node.close()
         self.until(lambda: not self._left(), "all threads end")

@@ -14,9 +14,11 @@ from sharedllm.model import Transformer
 from sharedllm.nodes.primary.federated.mixed import ALPHA, CARRIED
 from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
 from sharedllm.nodes.primary.federated.wardrobe import Worn
+from tests.unit.nodes.primary.talking import Told
 from tests.unit.nodes.primary.threads import HASH, Place
 
 NAMES = ("code", "verse", "scripture")
+OTHER = "cd" * 32
 
 
 def delta(model: Transformer, seed: int) -> dict[str, Tensor]:
@@ -76,3 +78,18 @@ def expected(models: Sequence[Transformer], prompt: Sequence[int], length: int) 
             weights.observe(a_N)
             tokens.append(token)
     return found
+
+
+def serve_two_bases(place: Place, tiny: Transformer) -> list[Transformer]:
+    """Let the primary mix two adapters of one base with another whole model; gives all three as models."""
+    other = adapted(tiny, 9)
+    place.models[OTHER] = other
+    parts = [*specialists(place, NAMES[:2]), Part("whole", OTHER, place.loop_of("whole", OTHER))]
+    place.primary.repertoire = Repertoire(Part("tiny", HASH, place.loop), parts)
+    return [adapted(tiny, 1), adapted(tiny, 2), other]
+
+
+def heard(told: Told) -> list[tuple[int, float, tuple[float, ...]]]:
+    """Everything that was said, to the last bit."""
+    assert told.error is None
+    return [(said.token, said.logprob, said.responsibilities) for said in told.said]
