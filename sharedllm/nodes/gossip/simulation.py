@@ -65,11 +65,11 @@ class Network:
         self._order = itertools.count()
         self._numbers = itertools.count()
 
-    def join(self, seeds: Iterable[int] = ()) -> int:
-        """A new node that knows ``seeds``; its number."""
+    def join(self, seeds: Iterable[int] = (), kind: type[Peer] = Peer) -> int:
+        """A new node that knows ``seeds``, behaving as ``kind``; its number."""
         number = next(self._numbers)
         contact = contact_of(number)
-        peer = Peer(contact, self.keyring, self.draw, seeds=[contact_of(seed) for seed in seeds])
+        peer = kind(contact, self.keyring, self.draw, seeds=[contact_of(seed) for seed in seeds])
         self.peers[number] = peer
         if self.draw.random() < self.conditions.deaf:
             self.deaf.add(number)
@@ -77,9 +77,9 @@ class Network:
         self._at(float(int(self.now)) + phase, lambda: self._tick(number, peer))
         return number
 
-    def populate(self, count: int) -> None:
+    def populate(self, count: int, kind: Callable[[int], type[Peer]] = lambda number: Peer) -> None:
         """Add ``count`` nodes whose views are already mixed: ``SIZE`` of them at random."""
-        first = [self.join() for _ in range(count)]
+        first = [self.join(kind=kind(number)) for number in range(count)]
         for number in first:
             known = self.draw.sample(first, min(SIZE + 1, count))
             offered = [contact_of(other) for other in known if other != number]

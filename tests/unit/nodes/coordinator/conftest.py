@@ -125,7 +125,7 @@ import sys
 from pathlib import Path
 from sharedllm.nodes.coordinator import CoordinatorSettings, serve
 
-kinds = {"tls_cert": Path, "tls_key": Path, "relay_port": int}
+kinds = {"tls_cert": Path, "tls_key": Path, "relay_port": int, "library_bytes": int}
 optional = {name: kinds[name](value) for name, value in (given.split("=", 1) for given in sys.argv[2:])}
 serve(CoordinatorSettings(Path(sys.argv[1]), host="127.0.0.1", port=0, **optional))
 """

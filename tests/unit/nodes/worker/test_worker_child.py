@@ -19,6 +19,7 @@ import torch
 
 from sharedllm import store
 from sharedllm.engines import NotServed, greet
+from sharedllm.errors import UnknownName
 from sharedllm.model import Config, Transformer, train_tokenizer
 from sharedllm.nodes.worker import child
 from sharedllm.wire import Frame, Kind, Limits, Link, Open
@@ -27,10 +28,44 @@ from tests.unit.nodes.worker.children import DEADLINE_S
 CONFIG = Config(vocab_size=300, width=32, layers=2, heads=2, kv_heads=2, head_width=16, hidden=48)
 
 
-def test_weights_of_another_version_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "resolve", lambda name: SimpleNamespace(weights_sha256="a" * 64))
-    with pytest.raises(NotServed, match="has the weights aaaaaaaaaaaa…, but bbbbbbbbbbbb… are asked for"):
-        child.find("tiny", "b" * 64, 0, 1)
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A federation in whose library nobody published anything; what was asked of it."""
+    asked: list[str] = []
+
+    def nothing(client: object, sha256: str) -> None:
+        asked.append(sha256)
+        raise UnknownName("Nobody published it.")
+
+    monkeypatch.setattr(child, "fetch_model", nothing)
+    monkeypatch.setattr(child, "coordinator_url", lambda state: "https://127.0.0.1:1")
+    monkeypatch.setattr(child, "Identity", SimpleNamespace(load=lambda state: None))
+    return asked
+
+
+def test_weights_of_another_version_are_not_served(weights: str, library: list[str], tmp_path: Path) -> None:
+    with pytest.raises(NotServed, match=f"has the weights {weights[:12]}…, but bbbbbbbbbbbb… are asked for"):
+        child.find("tiny", "b" * 64, 0, 1, state=tmp_path)
+    assert library == ["b" * 64]
+
+
+def test_a_model_that_is_nowhere_is_unknown(weights: str, library: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="Nobody published it"):
+        child.find("other", "b" * 64, 0, 1, state=tmp_path)
+
+
+def test_a_model_that_is_here_is_not_asked_for(weights: str, library: list[str], tmp_path: Path) -> None:
+    child.find("whatever it is called there", weights, 0, 1, state=tmp_path)
+    assert not library
+
+
+def test_a_model_that_is_published_is_served(
+    weights: str, library: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = store.resolve("tiny")
+    monkeypatch.setattr(store, "with_weights", lambda sha256: None)
+    monkeypatch.setattr(child, "fetch_model", lambda client, sha256: manifest)
+    assert child.find("unknown here", weights, 0, 1, state=tmp_path).stop == 1
 
 
 @pytest.fixture
