@@ -15,28 +15,35 @@ from sharedllm.cli.network.options import ApiKeyFile, ServerUrl
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+Prompt = Annotated[str, typer.Argument(help="The text to continue, or to answer with --chat; - reads stdin.")]
+AskedModel = Annotated[
+    str | None,
+    typer.Option(envvar="SHAREDLLM_MODEL", help="Which model.  [default: the one that is served]"),
+]
+Chat = Annotated[bool, typer.Option("--chat", help="Answer as the model's chat template says.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Write no more tokens than this.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")]
+TopP = Annotated[float, typer.Option(help="Draw from the likeliest tokens of this mass.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed draws the same text.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")]
+Receipt = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Keep the answer's signed receipt, for `sharedllm receipt verify`."),
+]
+
+
 @app.command()
 def generate(
-    prompt: Annotated[
-        str, typer.Argument(help="The text to continue, or to answer with --chat; - reads stdin.")
-    ],
+    prompt: Prompt,
     url: ServerUrl = None,
-    model: Annotated[
-        str | None,
-        typer.Option(envvar="SHAREDLLM_MODEL", help="Which model.  [default: the one that is served]"),
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Answer as the model's chat template says.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Write no more tokens than this.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens of this mass.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same text.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
-    receipt: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Keep the signed receipt of the answer, for `sharedllm receipt verify`."
-        ),
-    ] = None,
+    model: AskedModel = None,
+    chat: Chat = False,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    stop: Stop = None,
+    receipt: Receipt = None,
     api_key_file: ApiKeyFile = None,
 ) -> None:
     """Continue a prompt, or answer it, through a running primary.
