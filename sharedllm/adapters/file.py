@@ -27,6 +27,7 @@ made to harm, with finite numbers of the right shape.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,15 @@ def write(
     if about:
         metadata["about"] = canonical_json(dict(about)).decode()
     tensors = _encoded(adapter, precision)
-    atomic.write_bytes(path, safetensors.torch.save(tensors, metadata))
+    atomic.write_bytes(path, _always_alike(safetensors.torch.save(tensors, metadata)))
+
+
+def _always_alike(data: bytes) -> bytes:
+    """Put the header in one order: the library's differs from run to run, and files are named by hash."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = canonical_json(json.loads(data[8 : 8 + length]))
+    header += b" " * (-len(header) % 8)  # as the library aligns it
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
 def read(path: Path, base_sha256: str) -> Adapter:

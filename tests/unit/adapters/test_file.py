@@ -192,3 +192,10 @@ def test_an_unknown_method_is_refused(base):
 def test_nine_norms_of_256_gains_are_9216_bytes():
     adapter = Adapter("norm", "x", {f"n{i}": torch.zeros(256) for i in range(9)})
     assert (adapter.numbers, adapter.n_bytes) == (2304, 9216)
+
+
+def test_the_same_adapter_is_always_the_same_bytes(tmp_path):
+    tensors = {f"x.{i}": torch.full((3,), float(i)) for i in range(9)}
+    for name in "abcdefgh":
+        write(tmp_path / name, Adapter("norm", "1" * 64, tensors), "fp16", {"why": "hash"})
+    assert len({(tmp_path / name).read_bytes() for name in "abcdefgh"}) == 1
