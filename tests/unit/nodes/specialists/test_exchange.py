@@ -299,3 +299,16 @@ def test_the_library_is_there_after_a_restart(
 
     offer(client, signed)
     assert Shelf(served.state / "library", 1).find(signed.name) == signed
+
+
+def test_a_worker_that_lacks_a_model_gets_it_by_its_hash(
+    served: Served, client: CoordinatorClient, signed: Signed, move: Move
+) -> None:
+    from sharedllm.nodes.worker import child
+
+    offer(client, signed)
+    move("second")
+    folder = client.identity.folder
+    (folder / "coordinator.url").write_text(served.url)
+    stage = child.find("a name that only they know", signed.body.weights_sha256, 1, 2, state=folder)
+    assert (stage.start, stage.stop) == (1, 2)
