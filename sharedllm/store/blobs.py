@@ -195,7 +195,7 @@ class Arriving:
 
         Raises ``WriteFailed`` when the disk refuses; what arrived before is kept.
         """
-        if self._file is None or self.offset + len(data) > self.size:
+        if self.offset + len(data) > self.size:
             self._forget()
             raise BadModelFile(
                 f"More than the {self.size:,} bytes of blob {self.sha256} arrived; they were thrown away. "
@@ -203,7 +203,7 @@ class Arriving:
             )
         try:
             rest = memoryview(data)
-            while rest:
+            while rest and self._file is not None:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             self._cut(self.offset)
