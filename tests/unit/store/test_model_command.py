@@ -68,3 +68,19 @@ def test_what_can_not_be_done_is_one_sentence(arguments: list[str], sentence: st
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert sentence in done.stderr
+
+
+def test_clean_says_what_it_removed() -> None:
+    blobs = store.Blobs().root / "00"
+    blobs.mkdir()
+    (blobs / ("0" * 64)).write_bytes(b"forgotten")
+    assert "1 files of 9 bytes were removed." in run("clean").stdout
+    assert not (blobs / ("0" * 64)).exists()
+
+
+def test_clean_can_only_say_so() -> None:
+    blobs = store.Blobs().root / "00"
+    blobs.mkdir()
+    (blobs / ("0" * 64)).write_bytes(b"forgotten")
+    assert "1 files of 9 bytes would be removed." in run("clean", "--dry-run").stdout
+    assert (blobs / ("0" * 64)).exists()
