@@ -149,6 +149,11 @@ class Author:
         self.certificate = certificate
         self._last: dict[tuple[Kind, bytes], tuple[int, int]] = {}
 
+    @property
+    def id(self) -> str:
+        """The node that signs."""
+        return node_id(self._issuer)
+
     def issue(self, kind: Kind, key: bytes, payload: bytes, life_s: float, now: float) -> Entry:
         """A new version of this node's entry about ``key``, for ``life_s`` from ``now`` (Unix s).
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from dataclasses import dataclass
 
 from sharedllm.nodes.errors import DialFailed, NotAdmitted
@@ -12,17 +14,17 @@ from sharedllm.nodes.gossip.view import Contact
 from sharedllm.nodes.identity import read_peer
 from sharedllm.nodes.proxy import Endpoint
 
-__all__ = ["LEASE_S", "Lease"]
+__all__ = ["LEASE_S", "Lease", "since_of"]
 
 LEASE_S = 60.0
 _NAME_CHARACTERS = 63
 _ENDPOINTS = 16
-_FIELDS = {"name", "host", "port", "endpoints"}
+_FIELDS = {"since_s", "name", "host", "port", "endpoints"}
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A node's name, where it gossips, and the ``endpoints`` at which it serves.
+    """A node's name, where it gossips, the ``endpoints`` at which it serves, since when it is here (Unix s).
 
     ``role`` is what its certificate says, for a lease that was read.
     """
@@ -31,12 +33,14 @@ class Lease:
     host: str
     port: int
     endpoints: tuple[Endpoint, ...] = ()
+    since_s: float = 0.0
     role: str = ""
 
     def to_bytes(self) -> bytes:
         """The payload of an entry of kind ``LEASE``."""
         said = {
             "name": self.name,
+            "since_s": self.since_s,
             "host": self.host,
             "port": self.port,
             "endpoints": [endpoint.to_dict() for endpoint in self.endpoints],
@@ -59,12 +63,23 @@ class Lease:
                 raise ValueError("its name is too long, or can't be shown")
             if not isinstance(said["endpoints"], list) or len(said["endpoints"]) > _ENDPOINTS:
                 raise ValueError(f"it has no list of at most {_ENDPOINTS} endpoints")
+            since_s = since_of(entry.payload)
             endpoints = tuple(map(Endpoint.from_dict, said["endpoints"]))
             role = read_peer(entry.certificate).role
         except (ValueError, TypeError, RecursionError, DialFailed, NotAdmitted) as error:
             raise BadEntry(f"The lease of node {entry.issuer_id} can't be read: {error}.") from None
-        return cls(said["name"], place.host, place.port, endpoints, role)
+        return cls(said["name"], place.host, place.port, endpoints, since_s, role)
 
     def contact(self, id: str) -> Contact:
         """Where node ``id``, whose lease this is, gossips."""
         return Contact(id, self.host, self.port)
+
+
+@functools.lru_cache(maxsize=8192)
+def since_of(payload: bytes) -> float:
+    """Since when the node of a lease says that it is here (Unix s); infinite if it says nothing."""
+    try:
+        since_s = json.loads(payload)["since_s"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
+    return float(since_s) if type(since_s) in (int, float) and since_s >= 0 else math.inf

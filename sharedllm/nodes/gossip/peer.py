@@ -36,17 +36,28 @@ __all__ = ["LIFE_CEILING_S", "Peer"]
 
 # with fewer entries than this their digests are sent at once, without asking which buckets differ
 _FEW = 256
-_CALLS = 3
+_MORE = 2
 LIFE_CEILING_S = 25 * 3600.0
 
 
 class Peer:
     """A node that gossips: what it knows (``contents``) and whom (``view``).
 
-    ``membership`` decides whose entries count; ``on_news`` is told of every entry that is new here.
+    ``membership`` decides whose entries count; ``on_news`` is told of every entry that is new here;
+    ``calls`` is how many partners it calls in a round.
     """
 
-    __slots__ = ("_called", "_membership", "_missed", "_on_news", "_random", "contents", "me", "view")
+    __slots__ = (
+        "_called",
+        "_calls",
+        "_membership",
+        "_missed",
+        "_on_news",
+        "_random",
+        "contents",
+        "me",
+        "view",
+    )
 
     def __init__(
         self,
@@ -55,13 +66,14 @@ class Peer:
         draw: random.Random,
         *,
         seeds: Iterable[Contact] = (),
+        calls: int = 1,
         on_news: Callable[[Entry], object] = lambda entry: None,
     ) -> None:
         self.me, self._membership, self._random, self._on_news = me, membership, draw, on_news
         self.contents = Contents()
         self.view = View(me, draw, seeds)
         self._called: dict[str, Contact] = {}
-        self._missed = 0
+        self._calls, self._missed = calls, 0
 
     def add(self, entry: Entry, now: float) -> bool:
         """Keep an entry if it is news; whether it was.
@@ -89,13 +101,13 @@ class Peer:
     def tick(self, now: float) -> list[tuple[Contact, Sync]]:
         """Begin a round: whom to call, and the first word to each; nobody if nobody is known.
 
-        It calls one partner, and one more for each that has not answered since the round before, up to
-        ``_CALLS``; those count as unreachable.
+        It calls ``calls`` partners, and one more for each that has not answered since the round before, up
+        to ``_MORE``; those count as unreachable.
         """
         for contact in self._called.values():
             self.view.missed(contact)
         self._missed += len(self._called)
-        calls, self._missed = min(_CALLS, 1 + self._missed), 0
+        calls, self._missed = self._calls + min(_MORE, self._missed), 0
         self._called.clear()
         self.contents.forget(now)
         begun = []

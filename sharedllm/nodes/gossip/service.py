@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 import threading
@@ -77,7 +78,7 @@ class Service:
         self._round_s, self._lease_s = round_s, lease_s
         self._lock = threading.Lock()
         self._author = Author(identity.key, b"")
-        self._renew_s = 0.0
+        self._renew_s, self._since_s = 0.0, clock()
         self._vouched: dict[str, float] = {}
         self.rounds = 0
 
@@ -210,6 +211,7 @@ class Service:
         left_s = self._identity.peer.not_after - now
         self._author.certificate = read_certificate(self._identity.certificate).public_bytes(Encoding.DER)
         lease = self._make_lease(self.peer.me.host, self.peer.me.port)
+        lease = dataclasses.replace(lease, since_s=self._since_s)
         self._tell(Kind.LEASE, b"", lease.to_bytes(), min(self._lease_s, left_s))
         for id, manifest in self._published().items():
             if now >= self._vouched.get(id, 0.0):

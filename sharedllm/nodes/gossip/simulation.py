@@ -48,9 +48,13 @@ class Conditions:
 
 
 class Network:
-    """Peers by number, and the time. ``reaches(a, b)`` may forbid messages between two nodes."""
+    """Peers by number, and the time. ``reaches(a, b)`` may forbid messages between two nodes.
 
-    def __init__(self, seed: int, conditions: Conditions | None = None) -> None:
+    ``calls``: partners of each node a round.
+    """
+
+    def __init__(self, seed: int, conditions: Conditions | None = None, calls: int = 1) -> None:
+        self.calls_a_round = calls
         self.draw = random.Random(seed)
         self.conditions = conditions or Conditions()
         self.keyring = Keyring()
@@ -69,7 +73,13 @@ class Network:
         """A new node that knows ``seeds``, behaving as ``kind``; its number."""
         number = next(self._numbers)
         contact = contact_of(number)
-        peer = kind(contact, self.keyring, self.draw, seeds=[contact_of(seed) for seed in seeds])
+        peer = kind(
+            contact,
+            self.keyring,
+            self.draw,
+            seeds=[contact_of(seed) for seed in seeds],
+            calls=self.calls_a_round,
+        )
         self.peers[number] = peer
         if self.draw.random() < self.conditions.deaf:
             self.deaf.add(number)

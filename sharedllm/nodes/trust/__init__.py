@@ -1,0 +1,15 @@
+"""Whom to believe when nobody is in charge: expulsion by quorum, reputation, places, other federations.
+
+Gossip carries what members say and proves who said it; here is what follows from it. Every module is pure:
+entries, ratings or documents in, decisions out.
+
+What must not happen here: I/O, a clock, a torch import; a decision that rests on what a node can't know, such
+as the size of the honest population or where a machine stands.
+Bets that rest on it: b066 (revocation).
+"""
+
+from __future__ import annotations
+
+from sharedllm.nodes.trust.revocation import LEAST_SIGNERS, Docket, accused_in, enacted
+
+__all__ = ["LEAST_SIGNERS", "Docket", "accused_in", "enacted"]

@@ -1,0 +1,11 @@
+"""Populations that put trust to the test: what bets and tests run, in a simulator or over plain numbers.
+
+What must not happen here: anything that serves people; a rule of its own: what is tried is ``nodes.trust``.
+Bets that rest on it: b066 (revocation).
+"""
+
+from __future__ import annotations
+
+from sharedllm.nodes.trust.trials.expulsion import Course, Expulsion
+
+__all__ = ["Course", "Expulsion"]
