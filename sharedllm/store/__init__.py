@@ -18,12 +18,11 @@ from sharedllm.store.collection import Collected, collect
 from sharedllm.store.packages import Progress
 
 if TYPE_CHECKING:
-    from sharedllm.store.conversion import Loaded, opened_ends, opened_span
+    from sharedllm.store.conversion import Loaded, keep_model, opened_ends, opened_span
     from sharedllm.store.manifest import Manifest
     from sharedllm.store.zoo import (
         Known,
         export,
-        keep_model,
         load,
         names,
         resolve,
@@ -59,6 +58,7 @@ __all__ = [
 # torch takes a second to import, and whoever only hashes, caches or fetches needs none of it
 _WITH_TORCH = {
     "Loaded": "conversion",
+    "keep_model": "conversion",
     "Manifest": "manifest",
     "opened_ends": "conversion",
     "opened_span": "conversion",

@@ -10,6 +10,7 @@ that flip in a blob at rest; ``zoo.verify`` reads them all.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,7 +27,7 @@ from sharedllm.store.blobs import Blobs, Sink
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
 
-__all__ = ["Loaded", "is_whole", "keep", "opened", "refuse_nan"]
+__all__ = ["Loaded", "is_whole", "keep", "keep_model", "opened", "refuse_nan"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,23 @@ def keep(name: str, source: Source, dtype: torch.dtype, progress: Progress | Non
         licence=source.licence,
         provenance=source.provenance,
     )
+
+
+def keep_model(
+    name: str,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    *,
+    licence: str,
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> Manifest:
+    """Store a model's blobs and describe them, under no name yet; raises what ``keep`` raises."""
+    tensors = {
+        key: (tuple(tensor.shape), functools.partial(_at_rest, tensor))
+        for key, tensor in model.state_dict().items()
+    }
+    return keep(name, Source(model.config, tokenizer, tensors, licence, provenance), dtype)
 
 
 def is_whole(manifest: Manifest) -> bool:
@@ -150,6 +168,10 @@ def refuse_nan(name: str, tensor: torch.Tensor, where: str) -> None:
             f"Tensor {name} of {where} holds NaN or infinity as {tensor.dtype}; the model is damaged. "
             "Download or train it again."
         )
+
+
+def _at_rest(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu()
 
 
 def _faults(manifest: Manifest) -> list[str]:

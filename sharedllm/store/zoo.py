@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import re
 import shutil
 import zipfile
@@ -25,12 +24,12 @@ from sharedllm.model.transformer import Transformer
 from sharedllm.store import atomic, gguf, huggingface, packages
 from sharedllm.store.blobs import Blobs
 from sharedllm.store.cache import home, sha256_of
-from sharedllm.store.conversion import Loaded, is_whole, keep, opened, refuse_nan
+from sharedllm.store.conversion import Loaded, is_whole, keep, keep_model, opened, refuse_nan
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
 from sharedllm.store.specialists import directory
 
-__all__ = ["Known", "export", "keep_model", "load", "names", "resolve", "save", "verify", "with_weights"]
+__all__ = ["Known", "export", "load", "names", "resolve", "save", "verify", "with_weights"]
 
 _CONVERTER = 1  # raise it when conversions come out differently: older results are then not used
 _ARTEFACTS = Path(__file__).parent / "artefacts"
@@ -145,23 +144,6 @@ def save(
     return manifest
 
 
-def keep_model(
-    name: str,
-    model: Transformer,
-    tokenizer: Tokenizer,
-    *,
-    licence: str,
-    provenance: Mapping[str, Any],
-    dtype: torch.dtype = torch.float32,
-) -> Manifest:
-    """Store a model's blobs and describe them, under no name yet; raises as ``save``."""
-    tensors = {
-        key: (tuple(tensor.shape), functools.partial(_at_rest, tensor))
-        for key, tensor in model.state_dict().items()
-    }
-    return keep(name, Source(model.config, tokenizer, tensors, licence, provenance), dtype)
-
-
 def export(name: str, folder: Path) -> list[Path]:
     """Copy a model into ``folder`` as the three files in which one may ship with the package."""
     manifest, blobs = resolve(name), Blobs()
@@ -202,10 +184,6 @@ def verify(name_or_path: str | Path) -> Manifest:
 
 def _shipped() -> list[Path]:
     return sorted(path for path in _ARTEFACTS.glob("*.json") if not path.name.endswith(".tokenizer.json"))
-
-
-def _at_rest(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().cpu()
 
 
 def _package_key(package: _Package) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sharedllm.cli.network.options import DatabaseUrl, Operations, host_and_port, refuse_typed_password
-from sharedllm.nodes.operations import BadSetting
+from sharedllm.nodes.operations import BadSetting, parse_bytes
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -38,6 +38,16 @@ RelayPort = Annotated[
         help="Also relay, there, between nodes that can't meet.",
     ),
 ]
+Library = Annotated[
+    int,
+    typer.Option(
+        parser=parse_bytes,
+        metavar="BYTES",
+        envvar="SHAREDLLM_LIBRARY",
+        show_default="8GiB",
+        help="The most that published models may take here.",
+    ),
+]
 
 
 @app.command()
@@ -50,6 +60,7 @@ def coordinator(
     state: State = None,
     database_url: DatabaseUrl = None,
     relay_port: RelayPort = None,
+    library: Library = 8 << 30,
     operations: Operations = None,
 ) -> None:
     """Serve a federation's directory and certificate authority.
@@ -77,7 +88,10 @@ def coordinator(
             print("Let a machine join with what `sharedllm token` prints here.", file=sys.stderr)
 
     logs.setup("coordinator", "coordinator")
-    serve(CoordinatorSettings(folder, host, port, database_url, tls_cert, tls_key, relay_port, place), ready)
+    settings = CoordinatorSettings(
+        folder, host, port, database_url, tls_cert, tls_key, relay_port, place, library
+    )
+    serve(settings, ready)
 
 
 def _reached(host: str) -> str:
