@@ -5,11 +5,23 @@ entries, ratings or documents in, decisions out.
 
 What must not happen here: I/O, a clock, a torch import; a decision that rests on what a node can't know, such
 as the size of the honest population or where a machine stands.
-Bets that rest on it: b066 (revocation).
+Bets that rest on it: b066 (revocation), b074 (places), b086 (other federations), b088 (reputation).
 """
 
 from __future__ import annotations
 
+from sharedllm.nodes.trust.reputation import ALPHA, BACKING, NEWCOMER, BadRating, Ratings, shares
 from sharedllm.nodes.trust.revocation import LEAST_SIGNERS, Docket, accused_in, enacted
 
-__all__ = ["LEAST_SIGNERS", "Docket", "accused_in", "enacted"]
+__all__ = [
+    "ALPHA",
+    "BACKING",
+    "LEAST_SIGNERS",
+    "NEWCOMER",
+    "BadRating",
+    "Docket",
+    "Ratings",
+    "accused_in",
+    "enacted",
+    "shares",
+]
