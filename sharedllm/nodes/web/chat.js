@@ -2,7 +2,7 @@
 
 import { Refusal, request, serverEvents } from "./api.js";
 import { byId, el, number, say } from "./dom.js";
-import { Reply, tally } from "./reply.js";
+import { ledBy, Reply, tally } from "./reply.js";
 import { sampling, systemPrompt } from "./settings.js";
 
 const NEAR_PX = 60; // a person who reads further up is not pulled down
@@ -71,6 +71,7 @@ export class Chat {
     const messages = [...(system === "" ? [] : [{ role: "system", content: system }]), ...this.messages];
     const reply = new Reply(this.model || "The model");
     reply.prefix = messages;
+    reply.asked = this.model || undefined;
     reply.element.classList.add("growing");
     byId("trouble").replaceChildren();
     byId("turns").append(reply.element);
@@ -120,21 +121,34 @@ export class Chat {
       const choice = chunk.choices?.[0];
       if (choice === undefined) continue;
       said.reason = choice.finish_reason ?? said.reason;
-      this.take(reply, choice, chunk.sharedllm?.token ?? null, said);
+      this.take(reply, choice, chunk.sharedllm ?? {}, said);
     }
     if (said.reason === null) throw new Refusal("The reply broke off before its end.");
   }
 
-  take(reply, choice, id, said) {
+  take(reply, choice, { token: id = null, responsibilities, receipt }, said) {
+    reply.receipt = receipt ?? reply.receipt;
     const piece = choice.delta?.content ?? "";
     const seen = choice.logprobs?.content?.[0];
     if (piece === "" && id === null) return;
     said.started ||= performance.now();
     said.last = performance.now();
     const top = (seen?.top_logprobs ?? []).map(({ token, logprob }) => ({ piece: token, logprob }));
-    reply.add(id, piece, seen?.logprob ?? 0, top);
+    reply.add(id, piece, seen?.logprob ?? 0, top, responsibilities ?? {});
     byId("legend").hidden = false;
+    if (responsibilities !== undefined) this.led(Object.keys(responsibilities));
     this.speak(reply.text, false);
+  }
+
+  /** Several specialists speak: say whose line is whose, and mark them from the first time on. */
+  led(names) {
+    if (this.leaders === String(names)) return;
+    this.leaders = String(names);
+    const items = names.map((name, index) => el("li", {}, el("span", { class: `sample ${ledBy(index)}` }, name)));
+    byId("leaders").replaceChildren(...items);
+    if (!byId("lead-label").hidden) return;
+    byId("lead-label").hidden = false;
+    byId("lead").click();
   }
 
   ended(reply, said, why) {

@@ -4,7 +4,7 @@ import { keyGiven, onKeyNeeded, request, serverEvents } from "./api.js";
 import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
 import { Pipeline } from "./pipeline.js";
-import { openSettings } from "./settings.js";
+import { offerModels, openSettings } from "./settings.js";
 import { TokenPanel } from "./token.js";
 
 const FIRST_WAIT_MS = 500;
@@ -39,6 +39,20 @@ async function seen() {
   await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
 }
 
+let served = ""; // what the primary answers with if nobody chooses
+
+/** The primary serves something else than it did, or says so for the first time. */
+function changed(model) {
+  if (served !== "") offer().catch((error) => pipeline.lost(error.message));
+  else if (chat.model === "") chat.named(model);
+  served = model;
+}
+
+async function offer() {
+  const { data } = await (await request("/v1/models")).json();
+  offerModels(data, (name) => chat.named(name));
+}
+
 /** Listen to the state for as long as someone looks; come back after every silence. */
 async function follow() {
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(2 * wait, LONGEST_WAIT_MS)) {
@@ -58,7 +72,7 @@ async function follow() {
         wait = FIRST_WAIT_MS;
         listen();
         pipeline.update(state);
-        if (state.model !== chat.model) chat.named(state.model);
+        if (state.model !== served) changed(state.model);
       }
       pipeline.lost("The primary ended its news; asking again.");
     } catch (error) {
@@ -82,8 +96,7 @@ async function start() {
   onKeyNeeded(askForKey);
   follow();
   try {
-    const { data } = await (await request("/v1/models")).json();
-    chat.named(data[0].id);
+    await offer();
   } catch (error) {
     pipeline.lost(error.message);
   }
@@ -99,7 +112,16 @@ document.addEventListener("keydown", (event) => {
   else panel.close();
 });
 
-byId("tint").addEventListener("change", () => byId("turns").classList.toggle("plain-words", !byId("tint").checked));
+/** Words are marked in one way at a time: two kinds of line under a word can't be told apart. */
+function marked(box, other) {
+  if (byId(box).checked) byId(other).checked = false;
+  byId("turns").classList.toggle("plain-words", !byId("tint").checked);
+  byId("turns").classList.toggle("led-words", byId("lead").checked);
+  byId("surprises").hidden = byId("lead").checked;
+  byId("leaders").hidden = !byId("lead").checked;
+}
+byId("tint").addEventListener("change", () => marked("tint", "lead"));
+byId("lead").addEventListener("change", () => marked("lead", "tint"));
 
 byId("show-pipeline").addEventListener("click", () => {
   const open = byId("instrument").classList.toggle("open");

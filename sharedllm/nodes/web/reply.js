@@ -1,5 +1,6 @@
 // One reply: its tokens as they arrive, drawn as light Markdown in which every token can be picked.
 
+import { Refusal, request } from "./api.js";
 import { el, number, percent, visible } from "./dom.js";
 import { blocks, runs } from "./markdown.js";
 
@@ -11,10 +12,20 @@ export function surprise(logprob) {
   return LEVELS.filter((least) => Math.exp(logprob) < least).length;
 }
 
+/** Colour and line of a mixture's member: no two of 25 have the same pair, and the line alone tells five. */
+export const ledBy = (index) => `series-${index % 5} line-${(index + Math.floor(index / 5)) % 5}`;
+
+/** The member with the largest share: its name and place, or undefined for a model alone. */
+export function leader(shares) {
+  const entries = Object.entries(shares).map(([name, share], index) => ({ name, share, index }));
+  return entries.sort((one, other) => other.share - one.share)[0];
+}
+
 /** The element of a reply fires "pick" with {reply, index, byKeyboard} when a token is picked. */
 export class Reply {
   constructor(model) {
-    this.tokens = []; // {id, piece, logprob, top: [{piece, logprob}], start, end}
+    this.receipt = ""; // the id under which the primary keeps the receipt
+    this.tokens = []; // {id, piece, logprob, top: [{piece, logprob}], shares: {name: share}, start, end}
     this.text = "";
     this.prefix = []; // the messages that it answers
     this.drawn = [];
@@ -36,11 +47,12 @@ export class Reply {
   }
 
   /** Take one piece; ``id`` null or −1 means text without a token of its own. */
-  add(id, piece, logprob, top) {
+  add(id, piece, logprob, top, shares = {}) {
     const start = this.text.length;
     this.text += piece;
-    if (typeof id === "number" && id >= 0) this.tokens.push({ id, piece, logprob, top, start, end: this.text.length });
-    else if (this.tokens.length > 0) {
+    if (typeof id === "number" && id >= 0) {
+      this.tokens.push({ id, piece, logprob, top, shares, start, end: this.text.length });
+    } else if (this.tokens.length > 0) {
       this.tokens.at(-1).end = this.text.length;
       this.tokens.at(-1).piece += piece;
     }
@@ -58,6 +70,7 @@ export class Reply {
     this.element.classList.remove("growing");
     this.notes.textContent = notes;
     this.actions.hidden = false;
+    if (this.receipt !== "") this.notes.before(this.receiptLink());
     for (const button of [this.copyButton, this.walkButton]) button.hidden = this.text === "";
   }
 
@@ -114,7 +127,8 @@ export class Reply {
       const stop = token === undefined ? end : Math.min(token.end, end);
       if (stop === at) continue;
       const level = token === undefined ? 0 : surprise(token.logprob);
-      const classes = level > 0 ? `token surprise-${level}` : "token";
+      const lead = token && leader(token.shares);
+      const classes = ["token", level > 0 && `surprise-${level}`, lead && ledBy(lead.index)].filter(Boolean).join(" ");
       spans.push(el("span", { class: classes, "data-index": token && index }, this.text.slice(at, stop)));
       at = stop;
     }
@@ -175,10 +189,12 @@ export class Reply {
     const span = this.spansOf(at)[0];
     if (span === undefined) return;
     for (const other of this.body.querySelectorAll("[tabindex='0'][data-index]")) other.tabIndex = -1;
-    const { piece, logprob } = this.tokens[at];
+    const { piece, logprob, shares } = this.tokens[at];
+    const lead = leader(shares);
     span.setAttribute("role", "button");
     const place = `token ${at + 1} of ${this.tokens.length}`;
-    span.setAttribute("aria-label", `${visible(piece)}, ${percent(Math.exp(logprob))}, ${place}`);
+    const who = lead === undefined ? "" : `, led by ${lead.name}`;
+    span.setAttribute("aria-label", `${visible(piece)}, ${percent(Math.exp(logprob))}${who}, ${place}`);
     span.tabIndex = 0;
     span.focus();
   }
@@ -197,6 +213,28 @@ export class Reply {
       event.stopPropagation();
     } else return;
     event.preventDefault();
+  }
+
+  receiptLink() {
+    const href = `/v1/sharedllm/receipts/${encodeURIComponent(this.receipt)}`;
+    const download = `receipt-${this.receipt}.json`;
+    const save = (event) => {
+      event.preventDefault();
+      this.save(href, download);
+    };
+    return el("a", { class: "receipt", href, download, click: save }, "Save the receipt");
+  }
+
+  /** Fetch with the key of this tab, which a plain link would not send, and keep what came as a file. */
+  async save(path, download) {
+    try {
+      const href = URL.createObjectURL(await (await request(path)).blob());
+      el("a", { href, download }).click();
+      URL.revokeObjectURL(href);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.happened(error.message);
+    }
   }
 
   copy() {

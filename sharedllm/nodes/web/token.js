@@ -2,6 +2,7 @@
 
 import { Refusal, request } from "./api.js";
 import { byId, el, layers, number, percent, visible } from "./dom.js";
+import { leader, ledBy } from "./reply.js";
 import { badge } from "./ring.js";
 
 const PATIENCE_MS = 180; // a person who leafs through tokens doesn't want each one explained
@@ -67,7 +68,8 @@ export class TokenPanel {
       button("Later →", "later", () => this.leaf(1)),
     );
     this.answer = el("div", { class: "explained", role: "status" });
-    this.root.replaceChildren(head, place, ...alternatives(token, token.top), this.answer);
+    const likely = alternatives(token, token.top);
+    this.root.replaceChildren(head, place, ...spoke(token.shares), ...likely, this.answer);
   }
 
   async explain() {
@@ -76,14 +78,14 @@ export class TokenPanel {
     const { signal } = this.asking;
     const token = this.reply.tokens[this.index];
     const ids = this.reply.tokens.slice(0, this.index + 1).map(({ id }) => id);
-    const body = { messages: this.reply.prefix, tokens: ids, index: this.index };
+    const body = { messages: this.reply.prefix, tokens: ids, index: this.index, model: this.reply.asked };
     const spinner = el("span", { class: "spinner", "aria-hidden": "true" });
     this.answer.replaceChildren(el("p", { class: "waiting hint" }, spinner, "Asking the machines who moved it."));
     try {
       await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
       if (signal.aborted) return;
       token.explained ??= await (await request("/v1/sharedllm/explain", { body, signal })).json();
-      if (!signal.aborted) this.answer.replaceChildren(...moved(token.explained), ...specialists(token.explained));
+      if (!signal.aborted) this.answer.replaceChildren(...explained(token.explained));
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof Refusal)) console.error(error);
@@ -160,15 +162,56 @@ function strongest(contributions) {
   return `${parts.join("; ") || "No machine moved it"}.`;
 }
 
-function specialists({ responsibilities = [] }) {
-  if (responsibilities.length === 0) return [];
-  const items = responsibilities.map(({ name, share }, index) => {
+/** A model alone, or each member of a mixture in turn, beginning with the one that led. */
+function explained(answer) {
+  const { responsibilities = [], members = [], leading } = answer;
+  if (members.length === 0) return [...moved(answer), ...came(answer)];
+  const shown = el("div");
+  const choices = members.map((member, index) => {
+    const button = el("button", { type: "button", class: "small-button" }, member.name);
+    button.addEventListener("click", () => show(index));
+    return button;
+  });
+  const show = (index) => {
+    choices.forEach((button, at) => button.setAttribute("aria-pressed", String(at === index)));
+    shown.replaceChildren(...moved(members[index]));
+  };
+  show(Math.max(0, members.findIndex(({ name }) => name === leading)));
+  const label = "Whose layers to look into";
+  const choice = el("div", { class: "choices", role: "group", "aria-label": label }, ...choices);
+  return [...(responsibilities.length > 0 ? came(answer) : []), el("h3", {}, "Inside a specialist"), choice, shown];
+}
+
+/** The members' shares in the token, as bars under the names that mark their words. */
+function spoke(shares) {
+  const lead = leader(shares);
+  if (lead === undefined) return [];
+  const items = Object.entries(shares).map(([name, share], index) => {
     const bar = el("span", { class: `bar series-${index % 5}`, "aria-hidden": "true" }, el("span"));
     bar.firstChild.style.setProperty("--share", String(share));
-    return el("li", {}, el("span", { class: "bar-name" }, name), bar, worth(percent(share)));
+    const mark = el("span", { class: `sample ${ledBy(index)}` }, name);
+    return el("li", {}, el("span", { class: "bar-name" }, mark), bar, worth(percent(share)));
   });
   return [
     el("h3", {}, "Which specialist spoke"),
+    el("p", {}, `${lead.name} led, with ${percent(lead.share)} of the responsibility. The shares sum to 1.`),
     el("ol", { class: "bars", "aria-label": "Responsibility of each specialist" }, ...items),
   ];
+}
+
+/** Why the shares are what they are: weight before the token, times how likely each called it. */
+function came({ responsibilities = [], diversity = 0, logprob }) {
+  if (responsibilities.length === 0) return [];
+  const nats = (value) => `${signed(value)}\u00a0nats`;
+  const sentences = responsibilities.map(({ name, weight, logprob: own }) =>
+    el("li", {}, el("strong", {}, name), ` weighed ${percent(weight)} and gave it ${percent(Math.exp(own))}.`),
+  );
+  const rows = responsibilities.flatMap(({ name, evidence, prior }) => [
+    [`${name}: evidence`, evidence],
+    [`${name}: prior`, prior],
+  ]);
+  rows.push(["diversity", diversity], ["together, its log-probability", logprob]);
+  const lines = rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, nats(value))));
+  const exact = el("details", { class: "figures" }, el("summary", {}, "The exact lines"), el("dl", {}, ...lines));
+  return [el("h3", {}, "How the shares came about"), el("ul", { class: "plain" }, ...sentences), exact];
 }

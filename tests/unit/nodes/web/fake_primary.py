@@ -100,6 +100,13 @@ EXPLANATION: dict[str, Any] = {
 }
 
 
+def shares(names: tuple[str, ...], index: int) -> dict[str, float]:
+    """Responsibilities of which the one whose turn it is has most."""
+    return {
+        name: 0.7 if at == index % len(names) else 0.3 / (len(names) - 1) for at, name in enumerate(names)
+    }
+
+
 def pieces(text: str) -> list[str]:
     """Cut a text into made-up tokens: words with the blank before them, and marks."""
     return re.findall(r" ?[A-Za-z]+|\*\*|`+|\s|.", text)
@@ -118,6 +125,9 @@ class Script:
     news: Literal["flows", "ends", "stalls"] = "flows"
     key: str | None = None
     finish_reason: str = "stop"
+    models: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "smollm2-135m-instruct"}])
+    specialists: tuple[str, ...] = ()  # a mixture of these speaks, each leading in turn
+    receipt: dict[str, Any] | None = None
     go: threading.Event = field(default_factory=threading.Event)
     hung_up: threading.Event = field(default_factory=threading.Event)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -145,8 +155,12 @@ def chunks(script: Script) -> Iterator[dict[str, Any]]:
         top += [{"token": other, "logprob": logprob - 0.3 - rank} for rank, other in enumerate(others)]
         content = [{"token": piece, "logprob": logprob, "top_logprobs": top}]
         choice = {"index": 0, "delta": {"content": piece}, "logprobs": {"content": content}}
-        yield {"choices": [choice | {"finish_reason": None}], "sharedllm": {"token": 100 + index, "ms": 5}}
-    yield {"choices": [{"index": 0, "delta": {}, "finish_reason": script.finish_reason}]}
+        ours: dict[str, Any] = {"token": 100 + index, "ms": 5}
+        if script.specialists:
+            ours["responsibilities"] = shares(script.specialists, index)
+        yield {"choices": [choice | {"finish_reason": None}], "sharedllm": ours}
+    end: dict[str, Any] = {"choices": [{"index": 0, "delta": {}, "finish_reason": script.finish_reason}]}
+    yield end | {"sharedllm": {"failovers": 0} | ({"receipt": "cmpl-1-0"} if script.receipt else {})}
     usage = {"prompt_tokens": 40, "completion_tokens": len(made)}
     yield {"choices": [], "usage": usage | {"prompt_tokens_details": {"cached_tokens": 12}}}
 
@@ -162,7 +176,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             if self._admitted():
-                self._json(200, {"object": "list", "data": [{"id": "smollm2-135m-instruct"}]})
+                self._json(200, {"object": "list", "data": self.script.models})
+        elif self.path == "/v1/sharedllm/receipts/cmpl-1-0":
+            if self._admitted():
+                found = self.script.receipt or {"error": {"message": "There is no receipt."}}
+                self._json(200 if self.script.receipt else 404, found)
         elif self.path == "/v1/sharedllm/events":
             if self._admitted():
                 self._stream(self._news())

@@ -22,8 +22,10 @@ class Served(StandIn):
     def state(self) -> dict[str, Any]:
         return state(model=self.model)
 
-    def explain(self, prompt: Sequence[int], token: int) -> dict[str, Any]:
-        return super().explain(prompt, token) | EXPLANATION
+    def explain(
+        self, prompt: Sequence[int], token: int, said: Sequence[int] = (), model: str = ""
+    ) -> dict[str, Any]:
+        return super().explain(prompt, token, said, model) | EXPLANATION
 
 
 @pytest.fixture

@@ -59,17 +59,6 @@ def test_the_primary_is_asked_with_the_tokens_up_to_the_picked_one(reply: Page, 
     assert body["messages"] == [{"role": "user", "content": "Why is the sky dark?"}]
 
 
-def test_specialists_are_shown_once_there_are_several(reply: Page, primary: FakePrimary) -> None:
-    shares = [{"name": "poetry", "share": 0.7}, {"name": "physics", "share": 0.3}]
-    primary.script.explanation = EXPLANATION | {"responsibilities": shares}
-    pick(reply, "universe")
-    rows = reply.get_by_role("list", name="Responsibility of each specialist").get_by_role("listitem")
-    assert [text.split() for text in rows.all_inner_texts()] == [
-        ["poetry", "70.0", "%"],
-        ["physics", "30.0", "%"],
-    ]
-
-
 def test_without_an_explanation_a_sentence_says_so_and_alternatives_stay(
     reply: Page, primary: FakePrimary
 ) -> None:
