@@ -10,6 +10,8 @@ Bets that rest on it: b066 (revocation), b074 (places), b086 (other federations)
 
 from __future__ import annotations
 
+from sharedllm.nodes.trust.crossing import Chain, Equivocation, NotBelieved
+from sharedllm.nodes.trust.founders import BadRoot, Key, Root, seal, signers
 from sharedllm.nodes.trust.reputation import ALPHA, BACKING, NEWCOMER, BadRating, Ratings, shares
 from sharedllm.nodes.trust.revocation import LEAST_SIGNERS, Docket, accused_in, enacted
 
@@ -19,9 +21,17 @@ __all__ = [
     "LEAST_SIGNERS",
     "NEWCOMER",
     "BadRating",
+    "BadRoot",
+    "Chain",
     "Docket",
+    "Equivocation",
+    "Key",
+    "NotBelieved",
     "Ratings",
+    "Root",
     "accused_in",
     "enacted",
+    "seal",
     "shares",
+    "signers",
 ]

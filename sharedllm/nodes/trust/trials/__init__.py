@@ -7,6 +7,27 @@ Bets that rest on it: b066 (revocation), b074 (places), b086 (other federations)
 from __future__ import annotations
 
 from sharedllm.nodes.trust.trials.expulsion import Course, Expulsion
+from sharedllm.nodes.trust.trials.federations import (
+    DAY_S,
+    FORGERIES,
+    Believer,
+    Federation,
+    Gullible,
+    forge,
+    fork,
+)
 from sharedllm.nodes.trust.trials.market import RULES, Market
 
-__all__ = ["RULES", "Course", "Expulsion", "Market"]
+__all__ = [
+    "DAY_S",
+    "FORGERIES",
+    "RULES",
+    "Believer",
+    "Course",
+    "Expulsion",
+    "Federation",
+    "Gullible",
+    "Market",
+    "forge",
+    "fork",
+]
