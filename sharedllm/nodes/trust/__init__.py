@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from sharedllm.nodes.trust.crossing import Chain, Equivocation, NotBelieved
 from sharedllm.nodes.trust.founders import BadRoot, Key, Root, seal, signers
+from sharedllm.nodes.trust.jurisdiction import OutOfZone, Placement, Zone, check_transit, pass_on, place
 from sharedllm.nodes.trust.reputation import ALPHA, BACKING, NEWCOMER, BadRating, Ratings, shares
 from sharedllm.nodes.trust.revocation import LEAST_SIGNERS, Docket, accused_in, enacted
 
@@ -27,10 +28,16 @@ __all__ = [
     "Equivocation",
     "Key",
     "NotBelieved",
+    "OutOfZone",
+    "Placement",
     "Ratings",
     "Root",
+    "Zone",
     "accused_in",
+    "check_transit",
     "enacted",
+    "pass_on",
+    "place",
     "seal",
     "shares",
     "signers",

@@ -17,6 +17,7 @@ from sharedllm.nodes.trust.trials.federations import (
     fork,
 )
 from sharedllm.nodes.trust.trials.market import RULES, Market
+from sharedllm.nodes.trust.trials.zones import Tally, World
 
 __all__ = [
     "DAY_S",
@@ -28,6 +29,8 @@ __all__ = [
     "Federation",
     "Gullible",
     "Market",
+    "Tally",
+    "World",
     "forge",
     "fork",
 ]
