@@ -136,6 +136,8 @@ class Telling:
     def _tell(
         self, token: int, piece: str, ms: float, logits_V: Tensor, weighed: tuple[Tensor, Tensor] | None
     ) -> None:
+        if self.stream is None and self.tape is None:
+            return
         total = logits_V.logsumexp(dim=-1).double()
         joint = logits_V[token].double() - total
         a_N, logw_N = weighed or (joint[None], torch.zeros(1, dtype=torch.float64))

@@ -10,38 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sharedllm.engines.slots import Slots
-from sharedllm.engines.wardrobe import Wardrobe
-from sharedllm.model import Config, Sampling, Tokenizer
-from sharedllm.nodes.api.service import Ask
 from sharedllm.nodes.primary.batching import Batcher, Step
 from sharedllm.nodes.primary.sequence import CHUNK, Sequence
-from sharedllm.wire import Op, Segment, Want
+from sharedllm.wire import Op, Want
+from tests.properties.nodes.caches import ADAPTERS, Choir, Worker, next_token, sequence
 
-CONTEXT = 400
-CONFIG = Config(
-    vocab_size=97, width=2, layers=1, heads=1, kv_heads=1, head_width=2, hidden=2, context=CONTEXT
-)
 MANY_STEPS = 20_000
-
-
-class _Letters:
-    """A tokenizer as far as a continuation needs one: each token is a letter, and none is an end."""
-
-    ends: frozenset[int] = frozenset()
-
-    def decode(self, tokens: list[int]) -> str:
-        return "".join(chr(65 + token % 26) for token in tokens)
-
-
-def sequence(prompt: tuple[int, ...], number: int, most: int) -> Sequence:
-    ask = Ask(prompt, Sampling(max_tokens=most))
-    return Sequence(ask, cast(Tokenizer, _Letters()), CONTEXT, number)
-
-
-def next_token(tokens: list[int]) -> int:
-    """A model: what comes next depends on every token before."""
-    return (sum((i + 1) * token for i, token in enumerate(tokens)) + len(tokens)) % 97
 
 
 prompts = st.builds(
@@ -57,40 +31,14 @@ prompts = st.builds(
 capacities = st.sampled_from([256, 300, 320, 450, 704, 1000])  # a multiple of chunks, or not
 
 
-class Worker:
-    """A worker's caches, and for each slot which token lies where and how its piece was cut."""
-
-    def __init__(self, capacity: int) -> None:
-        self.slots = Slots(CONFIG, 1, capacity, Wardrobe(torch.ones(2, CONFIG.width), 0))
-        self.held: dict[int, list[tuple[int, Segment]]] = {}
-
-    def take(self, step: Step) -> None:
-        """Do as told, as ``Stage.run`` does; ``Slots`` raises for what it can't hold."""
-        at, rows_for = 0, []
-        for segment in step.segments:
-            self.slots.apply(segment)
-            if segment.op is Op.FREE:
-                self.held.pop(segment.slot, None)
-            elif segment.op is Op.FORK:
-                self.held[segment.slot] = self.held[segment.source][: segment.start]
-            else:
-                rows_for.append(segment.slot)
-                self.slots[segment.slot].length += segment.rows
-                tokens = step.tokens[at : at + segment.rows]
-                at += segment.rows
-                self.held.setdefault(segment.slot, []).extend((token, segment) for token in tokens)
-        assert at == len(step.tokens)
-        assert len(set(rows_for)) == len(rows_for)
-
-
 class Serving(RuleBasedStateMachine):
     """A primary's batcher and a worker; results come back in order, several steps later."""
 
     @initialize(capacity=capacities, lanes=st.integers(1, 3))
     def open(self, capacity: int, lanes: int) -> None:
         self.lanes, self.batcher = lanes, Batcher()
-        self.batcher.opened(capacity)
         self.worker = Worker(capacity)
+        self._opened(capacity)
         self.in_flight: deque[Step] = deque()
         self.asked: list[Sequence] = []
 
@@ -103,7 +51,9 @@ class Serving(RuleBasedStateMachine):
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
     def is_cancelled(self, data: st.DataObject) -> None:
-        self.batcher.end(data.draw(st.sampled_from(self.asked)))
+        number = data.draw(st.sampled_from(self.asked)).number
+        for asked in [asked for asked in self.asked if asked.number == number]:
+            self.batcher.end(asked)
 
     @rule(steps=st.integers(1, 40))
     def turns(self, steps: int) -> None:
@@ -115,7 +65,34 @@ class Serving(RuleBasedStateMachine):
         """To another pipeline: nothing that was in flight counts."""
         self.in_flight.clear()
         self.worker = Worker(capacity)
+        self._opened(capacity)
+
+    def _opened(self, capacity: int) -> None:
         self.batcher.opened(capacity)
+        self.batcher.worn.update({key: number for number, key in enumerate(ADAPTERS, 1)})
+
+    @rule(prompt=prompts, count=st.integers(2, len(ADAPTERS)), most=st.sampled_from([1, 20, 70]))
+    def arrive_together(self, prompt: tuple[int, ...], count: int, most: int) -> None:
+        """A mixture: several members of one number."""
+        members = [sequence(prompt, len(self.asked), most) for _ in range(count)]
+        Choir(members, lambda: self.batcher)
+        self.asked += members
+        for member in members:
+            self.batcher.take(member)
+
+    @invariant()
+    def members_of_a_mixture_are_computed_together_or_not_at_all(self) -> None:
+        for asked in self.batcher.active:
+            if asked.mixed is not None:
+                beside = [other for other in self.batcher.active if other.number == asked.number]
+                assert len(beside) == asked.company
+
+    @invariant()
+    def a_slot_wears_what_its_request_wears(self) -> None:
+        for asked in self.batcher.active:
+            if self.worker.held.get(cast(int, asked.slot)):
+                wears = self.worker.slots[cast(int, asked.slot)].wears
+                assert wears == (0 if asked.worn is None else self.batcher.worn[asked.worn.key])
 
     @invariant()
     def active_requests_hold_exactly_what_was_sent(self) -> None:
@@ -148,7 +125,8 @@ class Serving(RuleBasedStateMachine):
             assert step.bulk_rows <= CHUNK
             assert sum(segment.rows > 1 for segment in step.segments) <= 1
             wanting = sum(segment.want is Want.LAST for segment in step.segments)
-            assert wanting == len(step.readers)
+            assert wanting <= len(step.readers) <= wanting + len(step.scored)
+            assert all(row < step.results for row in step.read)
             self.worker.take(step)
             self.in_flight.append(step)
         if self.in_flight:
@@ -164,9 +142,12 @@ class Serving(RuleBasedStateMachine):
         return step
 
     def _result(self, step: Step) -> None:
+        for scored in step.scored:
+            if scored.sequence.life == scored.life:
+                scored.sequence.scored(scored.start, torch.zeros(scored.rows))
         for asked, life in step.readers:
             if asked.life == life:
-                asked.accept(torch.zeros(1), next_token(asked.tokens))
+                asked.accept(torch.zeros(97), next_token(asked.tokens))
                 if asked.finish_reason:
                     self.batcher.end(asked)
 
@@ -224,7 +205,7 @@ def test_a_request_that_made_room_does_not_ask_others_for_room_in_the_same_step(
     step = batcher.step(1)
     while step is not None and young not in batcher.waiting:
         for asked, _ in step.readers:
-            asked.accept(torch.zeros(1), 1)
+            asked.accept(torch.zeros(97), 1)
         step = batcher.step(1)
     assert step is not None
     assert batcher.active == [old]
