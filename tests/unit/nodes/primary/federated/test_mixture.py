@@ -111,8 +111,18 @@ def test_adapters_never_share_the_beginning_of_a_prompt(ring: Place) -> None:
     serve(ring)
     ring.loop.start()
     asked = prompt(200)
-    alone = [one(ring, asked, model=name).tokens for name in NAMES]
-    assert [one(ring, asked, model=name).tokens for name in NAMES] == alone
+    alone = [heard(one(ring, prompt(200), model=name)) for name in NAMES]
+    told = ask(ring, *[asked] * 3, models=NAMES)
+    assert [heard(t) for t in told] == alone
+    assert [t.stream.cached_tokens for t in told] == [192] * 3  # each from its own
+
+
+def test_adapters_do_not_wait_for_each_others_prompts_either(ring: Place) -> None:
+    serve(ring)
+    ring.loop.start()
+    told = ask(ring, *[prompt(200)] * 3, models=NAMES)
+    assert [t.stream.cached_tokens for t in told] == [0] * 3
+    assert [heard(t) for t in told] == [heard(one(ring, prompt(200), model=name)) for name in NAMES]
 
 
 def test_many_mixtures_in_little_memory_all_come_to_an_end_with_the_same_text(
