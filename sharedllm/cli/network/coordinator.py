@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from sharedllm.cli.network.options import DatabaseUrl, Operations, host_and_port, refuse_typed_password
+from sharedllm.cli.network.options import (
+    DatabaseUrl,
+    GossipPort,
+    Operations,
+    host_and_port,
+    refuse_typed_password,
+)
 from sharedllm.nodes.operations import BadSetting, parse_bytes
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -61,6 +67,7 @@ def coordinator(
     database_url: DatabaseUrl = None,
     relay_port: RelayPort = None,
     library: Library = 8 << 30,
+    gossip_port: GossipPort = None,
     operations: Operations = None,
 ) -> None:
     """Serve a federation's directory and certificate authority.
@@ -71,7 +78,7 @@ def coordinator(
     """
     from sharedllm.nodes.coordinator import CoordinatorSettings, serve
     from sharedllm.nodes.identity.files import state_root, write_public
-    from sharedllm.nodes.local import port_of
+    from sharedllm.nodes.local import port_of, told_address
     from sharedllm.nodes.operations import logs
 
     refuse_typed_password(ctx, database_url)
@@ -88,8 +95,9 @@ def coordinator(
             print("Let a machine join with what `sharedllm token` prints here.", file=sys.stderr)
 
     logs.setup("coordinator", "coordinator")
+    gossip = None if gossip_port is None else (told_address(host), gossip_port)
     settings = CoordinatorSettings(
-        folder, host, port, database_url, tls_cert, tls_key, relay_port, place, library
+        folder, host, port, database_url, tls_cert, tls_key, relay_port, gossip, place, library
     )
     serve(settings, ready)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from sharedllm.cli.network.options import (
+    GossipPort,
     Memory,
     Operations,
     Share,
@@ -21,7 +22,7 @@ from sharedllm.nodes.operations import BadSetting
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_WORKERS = ("rpc_port", "lan_addr", "wan_addr", "share", "memory", "relay", "operations")
+_WORKERS = ("rpc_port", "lan_addr", "wan_addr", "share", "memory", "relay", "gossip_port", "operations")
 _PRIMARYS = ("model", "specialists", "port", "api_key_file", "wire", "spread")
 
 Role = Annotated[Literal["worker", "primary"], typer.Option(envvar="SHAREDLLM_ROLE", help="What to be.")]
@@ -132,6 +133,7 @@ def node(
     share: Share = "100%",  # type: ignore[assignment]  # its parser makes a number of it
     memory: Memory = None,
     relay: Relay = False,
+    gossip_port: GossipPort = None,
     model: PrimaryModel = "smollm2-135m",
     specialists: Specialists = "",
     port: Port = 8421,
@@ -158,7 +160,7 @@ def node(
     if role == "worker":
         place = host_and_port(operations, "--operations") if operations else None
         where = serving.Listening(host or "0.0.0.0", rpc_port, lan_addr, wan_addr)
-        serving.worker(folder, url, called, where, share, memory, threads, place, relay)
+        serving.worker(folder, url, called, where, share, memory, threads, place, relay, gossip_port)
     else:
         where = serving.Listening(host or "127.0.0.1", port)
         names = specialist_names(specialists)

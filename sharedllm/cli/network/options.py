@@ -15,6 +15,7 @@ from sharedllm.nodes.operations import BadSetting, parse_bytes, parse_duration
 __all__ = [
     "ApiKeyFile",
     "DatabaseUrl",
+    "GossipPort",
     "Memory",
     "Model",
     "Operations",
@@ -147,6 +148,16 @@ Specialists = Annotated[
         envvar="SHAREDLLM_SPECIALISTS",
         help="Serve these too, by name and as a mixture: code,scripture,verse. `sharedllm specialist list` "
         "names those of this machine.",
+    ),
+]
+GossipPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        envvar="SHAREDLLM_GOSSIP_PORT",
+        help="Gossip there with other members about who is here, for when the coordinator is away; 0 picks a "
+        "free port.  [default: don't]",
     ),
 ]
 Operations = Annotated[

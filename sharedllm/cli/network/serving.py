@@ -18,7 +18,7 @@ from sharedllm.nodes.identity import (
     parse_token,
     state_root,
 )
-from sharedllm.nodes.local import WORKER_PORT, free_port, lan_address
+from sharedllm.nodes.local import WORKER_PORT, free_port, lan_address, told_address
 from sharedllm.nodes.operations import BadSetting, logs
 
 __all__ = ["Listening", "admitted", "primary", "read_token", "state_folder", "worker"]
@@ -95,6 +95,7 @@ def worker(
     threads: int | None,
     operations: tuple[str, int] | None,
     relay: bool,
+    gossip_port: int | None = None,
 ) -> None:
     """Be a worker until told to end."""
     from sharedllm.nodes.proxy import Endpoint
@@ -124,6 +125,7 @@ def worker(
             threads=threads,
             operations=operations,
             relay=relay,
+            gossip=None if gossip_port is None else (told_address(where.host), gossip_port),
         )
     )
 

@@ -137,11 +137,16 @@ def _member_routes(app: FastAPI, coordinator: Coordinator) -> None:
             relay = {"kind": "relay", "host": request.url.hostname, "port": port, "relay": id}
         else:
             relay = registry.volunteer()
+        gossip = None
+        if coordinator.gossip is not None:
+            id, port = coordinator.gossip
+            gossip = {"id": id, "host": request.url.hostname, "port": port}
         return HeartbeatReply(
             lease_s=registry.lease_s,
             revoked=registry.revoked(),
             paused=peer.id in registry.paused(),
             relay=relay,
+            gossip=gossip,
         )
 
     @app.post("/v1/leave")

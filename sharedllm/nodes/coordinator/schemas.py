@@ -189,6 +189,7 @@ class HeartbeatReply(_Strict):
     revoked: list[str]
     paused: bool
     relay: dict[str, Any] | None
+    gossip: dict[str, Any] | None = None
 
 
 def sentence(errors: Sequence[Any]) -> str:

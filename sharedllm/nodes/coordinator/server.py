@@ -30,6 +30,7 @@ from sharedllm.nodes.coordinator.database import open_database
 from sharedllm.nodes.coordinator.library import Shelf
 from sharedllm.nodes.coordinator.status import Coordinator
 from sharedllm.nodes.errors import TicketRefused
+from sharedllm.nodes.gossip import Lease, Service
 from sharedllm.nodes.identity import Authority, Identity, Peer, enrol, server_context
 from sharedllm.nodes.operations import Health, metrics
 from sharedllm.nodes.proxy import Event, Relay
@@ -54,8 +55,9 @@ class CoordinatorSettings:
     """Where a coordinator listens and keeps its state.
 
     ``tls_cert`` and ``tls_key`` are shown to browsers and other strangers; nodes pin the federation's own.
-    ``operations``: where ``/healthz``, ``/readyz`` and ``/metrics`` are answered without TLS.
-    ``library_bytes``: the most that published models may take, in ``state``.
+    ``gossip``: the address to tell others, and the port to gossip at. ``operations``: where ``/healthz``,
+    ``/readyz`` and ``/metrics`` are answered without TLS. ``library_bytes``: the most that published models
+    may take, in ``state``.
     """
 
     state: Path
@@ -65,6 +67,7 @@ class CoordinatorSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     relay_port: int | None = None
+    gossip: tuple[str, int] | None = None
     operations: tuple[str, int] | None = None
     library_bytes: int = 8 << 30
 
@@ -112,12 +115,14 @@ class _Server(uvicorn.Server):
         self._coordinator, self._identity, self._settings = coordinator, identity, settings
         self._listener, self._ready = listener, ready
         self._relay: Relay | None = None
+        self._gossip: Service | None = None
+        self._shelf = Shelf(settings.state / "library", settings.library_bytes)
         public = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             public = (settings.tls_cert, settings.tls_key)
         context = server_context(identity, client_certificates="optional", public=public)
         config = uvicorn.Config(
-            create_app(coordinator, Shelf(settings.state / "library", settings.library_bytes)),
+            create_app(coordinator, self._shelf),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -165,6 +170,8 @@ class _Server(uvicorn.Server):
         self.servers = [server]
         if self._settings.relay_port is not None:
             await self._start_relay(self._settings.relay_port)
+        if self._settings.gossip is not None:
+            self._start_gossip(*self._settings.gossip)
         self.started = True
         self._ready()
 
@@ -174,6 +181,8 @@ class _Server(uvicorn.Server):
             await super().main_loop()
         if self._relay is not None:
             await self._relay.close()
+        if self._gossip is not None:
+            await asyncio.to_thread(self._gossip.stop)
 
     async def _start_relay(self, port: int) -> None:
         self._relay = Relay(self._identity, admit=self._admit, on_event=_count)
@@ -182,6 +191,20 @@ class _Server(uvicorn.Server):
         except OSError as error:
             raise _taken(self._settings.host, port, "--relay-port", error) from error
         self._coordinator.relay = self._identity.id, heard
+
+    def _start_gossip(self, advertised: str, port: int) -> None:
+        self._gossip = Service(
+            self._identity,
+            lambda host, heard: Lease("coordinator", host, heard),
+            host=self._settings.host,
+            port=port,
+            advertised=advertised,
+            published=self._shelf.manifests,
+            refuses=self._coordinator.registry.is_revoked,
+            memory=self._settings.state / "nodes.json",
+        )
+        me = self._gossip.start()
+        self._coordinator.gossip = me.id, me.port
 
     def _admit(self, peer: Peer) -> None:
         """The relay's question about a proven peer."""

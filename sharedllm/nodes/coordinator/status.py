@@ -31,7 +31,7 @@ _ORDER = {"primary": 0, "worker": 1, "operator": 2}
 class Coordinator:
     """All that a coordinator knows, on one database.
 
-    ``relay`` is the node id and port of the relay in this process, if there is one.
+    ``relay`` is the node id and port of the relay in this process, if there is one; ``gossip`` likewise.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Coordinator:
         self.experience = Experience(engine, clock=clock, lease_s=lease_s)
         self.pipelines = Pipelines(engine, self.registry, self.experience, authority)
         self.relay: tuple[str, int] | None = None
+        self.gossip: tuple[str, int] | None = None
         self._were_live: set[str] = set()
 
     def ready(self) -> tuple[bool, str]:

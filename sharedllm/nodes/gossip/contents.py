@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sharedllm.nodes.gossip.entries import Entry, Kind
+from sharedllm.nodes.identity import node_id
 
 __all__ = ["BUCKET_BYTES", "Contents", "Quotas"]
 
@@ -90,11 +91,11 @@ class Contents:
                 dropped += 1
         return dropped
 
-    def expel(self, issuers: Iterable[bytes]) -> None:
-        """Drop all that these issuers said."""
-        for issuer in issuers:
-            for kind in Kind:
-                for slot in list(self._by_issuer.get((issuer, kind), ())):
+    def expel(self, node: str) -> None:
+        """Drop all that a node said."""
+        for (issuer, _), slots in list(self._by_issuer.items()):
+            if node_id(issuer) == node:
+                for slot in list(slots):
                     self._drop(slot)
 
     @property

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 import struct
 from dataclasses import dataclass, field
 
@@ -178,7 +179,7 @@ class Author:
         before, expired_s = self._last.get((kind, key), (0, 0))
         # milliseconds, so that a node that restarts without a memory still goes on above what it said
         sequence = max(before + 1, int(now * 1000))
-        expires_s = max(expired_s, int(now + life_s))
+        expires_s = max(expired_s, math.ceil(now + life_s))
         self._last[(kind, key)] = sequence, expires_s
         unsigned = Entry(
             kind, self._issuer, key, sequence, expires_s, withdrawn, payload, b"", self.certificate

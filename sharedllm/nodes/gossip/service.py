@@ -19,6 +19,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -29,12 +30,14 @@ from sharedllm.nodes.gossip.errors import BadEntry
 from sharedllm.nodes.gossip.exchange import Exchange, call
 from sharedllm.nodes.gossip.leases import LEASE_S, Lease
 from sharedllm.nodes.gossip.membership import Certified
+from sharedllm.nodes.gossip.memory import recall, remember
 from sharedllm.nodes.gossip.messages import Sync, decode, encode
 from sharedllm.nodes.gossip.peer import Peer
 from sharedllm.nodes.gossip.view import Contact
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.identity import Peer as Caller
 from sharedllm.nodes.identity.certificates import read_certificate
+from sharedllm.nodes.operations import PortTaken
 from sharedllm.nodes.proxy.channel import TlsChannel
 from sharedllm.nodes.proxy.listener import Limits, Listener
 
@@ -51,8 +54,9 @@ class Service:
 
     ``lease`` makes what the node says of itself, from the address at which it listens; ``published`` are the
     signed manifests that it vouches for, by id (64 hex digits); ``seeds`` are asked when nobody else is
-    known; ``refuses`` says of a node id that nothing is said to it or taken from it (revoked); ``on_news`` is
-    told of every entry that is new here, in the thread of gossip, and must be quick.
+    known, and so are those in the file ``memory``, where this node keeps who is here; ``refuses`` says of a
+    node id that nothing is said to it or taken from it (revoked); ``on_news`` is told of every entry that is
+    new here, in the thread of gossip, and must be quick.
     """
 
     def __init__(
@@ -67,30 +71,36 @@ class Service:
         published: Callable[[], Mapping[str, bytes]] = dict,
         refuses: Callable[[str], bool] = lambda node: False,
         on_news: Callable[[Entry], object] = lambda entry: None,
+        memory: Path | None = None,
         round_s: float = ROUND_S,
         lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._identity, self._make_lease, self._published = identity, lease, published
         self._host, self._port, self._advertised = host, port, advertised or host
-        self._seeds, self._refuses, self._clock = tuple(seeds), refuses, clock
-        self._on_news = on_news
+        known = recall(memory) if memory is not None else []
+        self._seeds, self._refuses, self._clock = (*known, *seeds), refuses, clock
+        self._on_news, self._memory = on_news, memory
         self._round_s, self._lease_s = round_s, lease_s
         self._lock = threading.Lock()
         self._author = Author(identity.key, b"")
         self._renew_s, self._since_s = 0.0, clock()
+        self._kept = 1  # itself; a file from before stays until somebody else is here
         self._vouched: dict[str, float] = {}
         self.rounds = 0
 
     def start(self) -> Contact:
-        """Listen and begin; where others find this node. Raises ``OSError`` when the port is taken."""
+        """Listen and begin; where others find this node. Raises ``PortTaken``."""
         ready = threading.Event()
         self._failure: OSError | None = None
         self._thread = threading.Thread(target=self._run, args=(ready,), name="gossip", daemon=True)
         self._thread.start()
         ready.wait()
         if self._failure is not None:
-            raise self._failure
+            raise PortTaken(
+                f"Gossip can't listen on port {self._port} of {self._host} ({self._failure.strerror}); give "
+                "another with --gossip-port."
+            )
         return self.peer.me
 
     def stop(self) -> None:
@@ -98,6 +108,17 @@ class Service:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
+
+    def meet(self, contact: Contact) -> None:
+        """Ask ``contact``, too, when nobody else is left."""
+        with self._lock:
+            self.peer.view.seed(contact)
+
+    def expel(self, node: str) -> None:
+        """Forget a node that was revoked, and all that it said; ``refuses`` keeps it out."""
+        with self._lock:
+            self.peer.view.drop(node)
+            self.peer.contents.expel(node)
 
     def nodes(self) -> dict[str, Lease]:
         """Who is here, by id, as far as this node has heard; itself too."""
@@ -172,6 +193,7 @@ class Service:
         try:
             self._speak()
             await self._call()
+            self._keep()
         except Exception:
             _log.exception("a round of gossip failed unforeseen; the next one begins in time")
         self.rounds += 1
@@ -217,6 +239,14 @@ class Service:
             if now >= self._vouched.get(id, 0.0):
                 self._vouched[id] = now + _MANIFEST_S / 3
                 self._tell(Kind.MANIFEST, bytes.fromhex(id), manifest, min(_MANIFEST_S, left_s))
+
+    def _keep(self) -> None:
+        """Write down who is here, when that has become more or fewer."""
+        with self._lock:
+            count = sum(1 for _ in self.peer.live(Kind.LEASE, self._clock()))
+        if self._memory is not None and count != self._kept:
+            self._kept = count
+            remember(self._memory, self.nodes())
 
     def _tell(self, kind: Kind, key: bytes, payload: bytes, life_s: float) -> None:
         try:

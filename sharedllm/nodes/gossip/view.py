@@ -54,6 +54,11 @@ class View:
         self._known: dict[str, tuple[Contact, float]] = {}  # when it spoke for itself, in our time
         self._attic: dict[str, tuple[Contact, int]] = {}
 
+    def seed(self, contact: Contact) -> None:
+        """Ask ``contact``, too, when nobody else is left."""
+        if contact.id != self._me.id:
+            self._seeds = (*[seed for seed in self._seeds if seed.id != contact.id], contact)
+
     @property
     def contacts(self) -> tuple[Contact, ...]:
         """Whom it knows now."""

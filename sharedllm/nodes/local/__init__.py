@@ -6,7 +6,7 @@ supervisor; importing torch or a web framework.
 Bets that rest on it: those that run on a real pipeline, b005 and b045 among them.
 """
 
-from sharedllm.nodes.local.addresses import free_port, lan_address, port_of
+from sharedllm.nodes.local.addresses import free_port, lan_address, port_of, told_address
 from sharedllm.nodes.local.errors import AlreadyUp, ProcessFailed
 from sharedllm.nodes.local.federation import COORDINATOR_PORT, PAGE_PORT, WORKER_PORT, Federation
 from sharedllm.nodes.local.lock import read_note
@@ -26,4 +26,5 @@ __all__ = [
     "lan_address",
     "port_of",
     "read_note",
+    "told_address",
 ]

@@ -7,7 +7,7 @@ import socket
 
 from sharedllm.nodes.operations import PortTaken
 
-__all__ = ["free_port", "lan_address", "port_of", "refuse_taken"]
+__all__ = ["free_port", "lan_address", "port_of", "refuse_taken", "told_address"]
 
 _ELSEWHERE = ("192.0.2.1", 9)  # TEST-NET-1 (RFC 5737): choosing a route to it sends no packet
 _TRIES = 100
@@ -21,6 +21,11 @@ def lan_address() -> str | None:
         if not address.startswith("127."):
             return address
     return None
+
+
+def told_address(host: str) -> str:
+    """Return the address to tell others for something that listens on ``host``."""
+    return (lan_address() or "127.0.0.1") if host in ("0.0.0.0", "::", "") else host
 
 
 def refuse_taken(host: str, port: int, flag: str, what: str) -> None:

@@ -22,6 +22,7 @@ import sharedllm
 from sharedllm.nodes.coordinator.client import CoordinatorClient
 from sharedllm.nodes.coordinator.heartbeat import Heartbeat
 from sharedllm.nodes.errors import TicketRefused
+from sharedllm.nodes.gossip import Contact, Lease, Service
 from sharedllm.nodes.identity import Identity, Peer, Ticket
 from sharedllm.nodes.operations import Health, metrics
 from sharedllm.nodes.proxy import Endpoint, Event, Proxy, Registration, Relay
@@ -52,6 +53,7 @@ class _Agent:
         self.paused = self.draining = False
         self.relay: Relay | None = None
         self.relay_port: int | None = None
+        self.gossip: Service | None = None
         self.relayed: tuple[Endpoint, asyncio.Task[None]] | None = None
 
     async def run(self) -> None:
@@ -86,6 +88,8 @@ class _Agent:
             self.relay_port = await self.relay.serve(
                 self.settings.host, port + 1 if self.settings.rpc_port else 0
             )
+        if self.settings.gossip is not None:
+            self.gossip = self._gossiping(*self.settings.gossip)
         client = CoordinatorClient(self.identity, self.settings.coordinator_url)
         heartbeat = Heartbeat(client, self._report, self._replied)
         heartbeat.start()
@@ -108,6 +112,8 @@ class _Agent:
             await asyncio.to_thread(heartbeat.stop)
             client.close()
             self._register(None)
+            if self.gossip is not None:
+                await asyncio.to_thread(self.gossip.stop)
             for guarded in (self.proxy, self.relay):
                 if guarded is not None:
                     await guarded.close()
@@ -151,11 +157,29 @@ class _Agent:
         self.revoked = set(reply["revoked"])
         for node in fresh:
             self.loop.call_soon_threadsafe(self._cut, node)
+        if self.gossip is not None and reply.get("gossip"):
+            self.gossip.meet(Contact(**reply["gossip"]))
         relay = Endpoint.from_dict(reply["relay"]) if reply["relay"] else None
         self.loop.call_soon_threadsafe(self._register, relay)
 
+    def _gossiping(self, advertised: str, port: int) -> Service:
+        """Gossip from now on. Raises ``PortTaken``."""
+        gossip = Service(
+            self.identity,
+            lambda host, heard: Lease(self.settings.name, host, heard, tuple(self._candidates())),
+            host=self.settings.host,
+            port=port,
+            advertised=advertised,
+            refuses=lambda node: node in self.revoked,
+            memory=self.settings.state / "nodes.json",
+        )
+        gossip.start()
+        return gossip
+
     def _cut(self, node: str) -> None:
-        """End every connection of a node that was revoked."""
+        """End every connection of a node that was revoked, and forget what it said."""
+        if self.gossip is not None:
+            self.gossip.expel(node)
         self.proxy.cut(node)
         if self.relay is not None:
             self.relay.cut(node)

@@ -16,7 +16,8 @@ class WorkerSettings:
 
     ``endpoints`` are advertised; if there are none, the address it listens at is. ``memory_bytes`` is for
     weights and caches together (None: four fifths of what is free), ``share`` the part of the time that it
-    computes, ``operations`` where health and metrics are served, ``relay`` whether it relays for others.
+    computes, ``gossip`` the address to tell others and the port to gossip at, ``operations`` where health and
+    metrics are served, ``relay`` whether it relays for others.
     """
 
     state: Path
@@ -28,5 +29,6 @@ class WorkerSettings:
     share: float = 1.0
     memory_bytes: int | None = None
     threads: int | None = None
+    gossip: tuple[str, int] | None = None
     operations: tuple[str, int] | None = None
     relay: bool = False

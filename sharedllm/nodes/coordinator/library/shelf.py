@@ -94,6 +94,11 @@ class Shelf:
             if self._size(sha256) != size
         }
 
+    def manifests(self) -> dict[str, bytes]:
+        """Every signed manifest, by id."""
+        with self._lock:
+            return {id: signed.to_bytes() for id, signed in self._by_id.items()}
+
     def listing(self) -> list[dict[str, Any]]:
         """Describe the latest manifest of each name, by name."""
         with self._lock:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from sharedllm.nodes.gossip import Contact, Kind
+from sharedllm.nodes.gossip.memory import recall
 from sharedllm.nodes.gossip.messages import MESSAGE_BYTES
 from sharedllm.nodes.identity import Authority, enrol
+from sharedllm.nodes.operations import PortTaken
 from tests.unit.nodes.gossip.federation import Members, within
 
 
@@ -74,7 +76,7 @@ def test_a_node_at_another_ones_address_is_not_taken_for_it(members: Members) ->
 
 
 def test_a_taken_port_is_told(members: Members) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortTaken, match="in use"):
         members.start("first", [], port=taken.getsockname()[1])
 
 
@@ -95,3 +97,48 @@ def _heard(connected: socket.socket) -> bytes:
         return connected.recv(1024)
     except OSError:
         return b""
+
+
+def test_who_starts_again_asks_those_it_remembers(members: Members, tmp_path: Path) -> None:
+    memory, identity = tmp_path / "nodes.json", members.identity("forgetful")
+    first = members.start("first", [])
+    second = members.start("second", [first.peer.me])
+    before = members.start("forgetful", [first.peer.me], identity=identity, memory=memory)
+    within(lambda: len(before.nodes()) == 3 and "second" in (memory.read_text() if memory.exists() else ""))
+    members.stop(before)
+    members.stop(first)
+    after = members.start("forgetful", [], identity=identity, memory=memory)
+    within(lambda: second.peer.me.id in after.nodes())
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"nodes": {"x": {"host": "h", "port": 1}}}', '{"nodes": 1}'])
+def test_a_damaged_memory_counts_as_none(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "nodes.json").write_text(damage)
+    assert recall(tmp_path / "nodes.json") == []
+
+
+def test_a_node_that_is_met_later_is_asked(members: Members) -> None:
+    first, second = members.start("first", []), members.start("second", [])
+    second.meet(first.peer.me)
+    within(lambda: len(first.nodes()) == len(second.nodes()) == 2)
+
+
+def test_what_an_expelled_node_said_is_forgotten(members: Members) -> None:
+    revoked: set[str] = set()
+    first = members.start("first", [], refuses=lambda node: node in revoked)
+    second = members.start("second", [first.peer.me])
+    within(lambda: len(first.nodes()) == 2)
+    revoked.add(second.peer.me.id)
+    first.expel(second.peer.me.id)
+    rounds = first.rounds
+    within(lambda: first.rounds > rounds + 3)
+    assert list(first.nodes()) == [first.peer.me.id]
+
+
+def test_the_certificate_that_is_renewed_is_shown_with_the_next_lease(members: Members) -> None:
+    identity = members.identity("node")
+    node = members.start("node", [], identity=identity, lease_s=0.3)
+    before = node.heard(Kind.LEASE)[0].certificate
+    members.identity("node")
+    identity.reload()
+    within(lambda: node.heard(Kind.LEASE)[0].certificate != before)
