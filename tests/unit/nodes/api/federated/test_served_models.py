@@ -78,7 +78,7 @@ def test_a_whole_answer_lists_the_responsibilities_of_its_tokens(web: httpx.Clie
     assert ours["responsibilities"] == [{"code": 0.25, "verse": 0.75}] * len(service.streams[0].script)
 
 
-def test_a_receipt_comes_byte_for_byte_by_the_id_that_the_answer_gave(web: httpx.Client, service: StandIn) -> None:
+def test_a_receipt_comes_byte_for_byte_by_the_answers_id(web: httpx.Client, service: StandIn) -> None:
     given = web.post("/v1/chat/completions", json=ASK).json()["choices"][0]["sharedllm"]["receipt"]
     assert given == service.asks[0].receipt
     service.receipts[given] = b'{"schema":"a receipt"}'
