@@ -10,12 +10,13 @@ Bets that rest on it: b011 and b067 (bytes), b014 and b068 (royalties).
 from sharedllm.nodes.settlement.account import WINDOW, Account
 from sharedllm.nodes.settlement.errors import CreditSpent, JournalBroken, StatementRefused
 from sharedllm.nodes.settlement.journal import Entry, Journal, Journals, Memory
-from sharedllm.nodes.settlement.royalty import TRAINER_PERCENT, Payment, Royalties, Split, pay
+from sharedllm.nodes.settlement.royalty import HUNDREDTHS, TRAINER_PERCENT, Payment, Royalties, Split, pay
 from sharedllm.nodes.settlement.seed import OneSided, Unsigned
 from sharedllm.nodes.settlement.statements import STATEMENT_BYTES, Signer, Statement
 from sharedllm.nodes.settlement.transfers import Acknowledgement, Claim, Receipt, net
 
 __all__ = [
+    "HUNDREDTHS",
     "STATEMENT_BYTES",
     "TRAINER_PERCENT",
     "WINDOW",

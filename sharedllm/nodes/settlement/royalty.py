@@ -1,18 +1,16 @@
-"""A fee is split between who trained a specialist and who served it, and not a unit is made or lost.
+"""A fee is split between who trained a specialist and who served it, and nothing is made, lost or rounded.
 
 The client who asked signs a ``Payment`` that names manifest, server and fee, so that no server can change
-them afterwards, and each is paid once. Fees come out of what a client deposited before. Of a fee, 30 % is
-royalty: ``(30 · fee + carry) // 100`` units, where ``carry`` is what the trainer's earlier roundings left
-over (0 to 99 hundredths); the server gets the rest. So royalty + earnings = fee for every payment, and a
-trainer's royalties always are 30 % of all its fees rounded down *once*: paying in many small fees, of which
-every single royalty would round to nothing, gains a server less than one unit ever.
+them afterwards, and each is paid once. Fees are whole units and come out of what a client deposited before;
+balances are kept in hundredths of a unit, of which a fee of f units is 30 · f royalty and 70 · f earnings. So
+no rounding is left to be gamed: neither by many small fees, nor by the order in which payments are presented.
 
 *Covered*: a changed manifest, server, fee or client; a manifest that nobody published; a payment presented
 again, by anyone, also after a crash; two payments with one nonce; fees beyond the deposit. *Not covered*,
 because no signature can: a server that computes with another model than the client asked for and is paid for
 that (audits of tokens are for it); a client and a server who agree on work that never was. Those move the
 client's own deposit to the server and a trainer: nobody else loses, but counting payments is no measure of
-use. Bets b014, b068.
+use. Who a manifest's trainer is, is the directory's word. Bets b014, b068.
 """
 
 from __future__ import annotations
@@ -27,8 +25,9 @@ from sharedllm.nodes.settlement.journal import Entry, Journals
 from sharedllm.nodes.settlement.statements import MOST, Signer, Statement, digits, whole
 from sharedllm.store import canonical_json
 
-__all__ = ["TRAINER_PERCENT", "Payment", "Royalties", "Split", "pay"]
+__all__ = ["HUNDREDTHS", "TRAINER_PERCENT", "Payment", "Royalties", "Split", "pay"]
 
+HUNDREDTHS = 100
 TRAINER_PERCENT = 30
 
 
@@ -60,14 +59,14 @@ def pay(signer: Signer, server: str, manifest: str, fee_units: int, nonce: str) 
 
 
 class Split(NamedTuple):
-    """What became of a fee."""
+    """What became of a fee, in hundredths of a unit: the trainer's part and the server's."""
 
-    royalty_units: int
-    earnings_units: int
+    royalty: int
+    earnings: int
 
 
 class Royalties:
-    """The ledger of one federation: balances by party, in whole units, as its journal tells them.
+    """The ledger of one federation, as its journal tells it; ``balances`` by party, in hundredths of a unit.
 
     ``trainers`` names the publisher of every manifest in the directory. Raises ``JournalBroken`` for a
     journal that does not add up.
@@ -77,7 +76,6 @@ class Royalties:
         self.balances: dict[str, int] = {}
         self.deposited_units = 0
         self._trainers, self._journal = trainers, journal
-        self._carry: dict[str, int] = {}
         self._paid: dict[tuple[str, str], str] = {}
         self._replay()
 
@@ -110,10 +108,11 @@ class Royalties:
             )
         payment.check_signature()
         left = self.balances.get(payment.client, 0)
-        if payment.fee_units > left:
+        if payment.fee_units * HUNDREDTHS > left:
             raise StatementRefused(
                 "deposit",
-                f"The fee is {payment.fee_units:,} units and the client has {left:,}; deposit more.",
+                f"The fee is {payment.fee_units:,} units and the client has {left / HUNDREDTHS:,.2f}; "
+                "deposit more.",
             )
         # the trainer too, lest a directory that changed since makes a replay pay somebody else
         body = canonical_json({"payment": payment.to_bytes().decode(), "trainer": trainer})
@@ -122,19 +121,18 @@ class Royalties:
 
     def _deposit(self, client: str, units: int) -> None:
         self.deposited_units += units
-        self.balances[client] = self.balances.get(client, 0) + units
+        self.balances[client] = self.balances.get(client, 0) + units * HUNDREDTHS
 
     def _pay(self, payment: Payment, trainer: str) -> Split:
-        owed = TRAINER_PERCENT * payment.fee_units + self._carry.get(trainer, 0)
-        split = Split(owed // 100, payment.fee_units - owed // 100)
-        self._carry[trainer] = owed % 100
+        royalty = TRAINER_PERCENT * payment.fee_units
+        split = Split(royalty, HUNDREDTHS * payment.fee_units - royalty)
         self._paid[payment.client, payment.nonce] = payment.id
-        for party, units in (
-            (payment.client, -payment.fee_units),
-            (trainer, split.royalty_units),
-            (payment.server, split.earnings_units),
+        for party, amount in (
+            (payment.client, -HUNDREDTHS * payment.fee_units),
+            (trainer, split.royalty),
+            (payment.server, split.earnings),
         ):
-            self.balances[party] = self.balances.get(party, 0) + units
+            self.balances[party] = self.balances.get(party, 0) + amount
         return split
 
     def _replay(self) -> None:

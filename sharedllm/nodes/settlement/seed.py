@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sharedllm.nodes.settlement.errors import StatementRefused
-from sharedllm.nodes.settlement.royalty import TRAINER_PERCENT, Split
+from sharedllm.nodes.settlement.royalty import HUNDREDTHS, TRAINER_PERCENT, Split
 
 __all__ = ["OneSided", "Unsigned"]
 
@@ -61,8 +61,8 @@ class Unsigned:
         if manifest not in self._serving.get(server, ()):
             raise StatementRefused("swap", f"The server is not listed for the manifest {manifest[:16]}….")
         self._seen.add(receipt_id)
-        royalty_units = TRAINER_PERCENT * fee_units // 100
-        split = Split(royalty_units, fee_units - royalty_units)
-        for party, units in ((self._trainers[manifest], royalty_units), (server, split.earnings_units)):
-            self.balances[party] = self.balances.get(party, 0) + units
+        royalty = TRAINER_PERCENT * fee_units
+        split = Split(royalty, HUNDREDTHS * fee_units - royalty)
+        for party, amount in ((self._trainers[manifest], split.royalty), (server, split.earnings)):
+            self.balances[party] = self.balances.get(party, 0) + amount
         return split

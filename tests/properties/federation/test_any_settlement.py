@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.settlement import (
+    HUNDREDTHS,
     WINDOW,
     Account,
     Memory,
@@ -58,7 +59,7 @@ def test_books_agree_on_every_settled_prefix_and_settle_when_messages_get_throug
 
 @steady
 @given(st.lists(st.tuples(st.integers(1, 10**4), st.integers(0, 2), st.integers(2, 3)), max_size=40))
-def test_fees_are_split_without_a_unit_made_or_lost_and_within_one_unit_of_the_share(fees):
+def test_fees_are_split_exactly_and_nothing_is_made_or_lost(fees):
     ledger = Royalties(MANIFESTS, Memory())
     client = PARTIES[3]
     ledger.deposit(client.id, 10**6)
@@ -66,9 +67,8 @@ def test_fees_are_split_without_a_unit_made_or_lost_and_within_one_unit_of_the_s
     for nonce, (fee_units, manifest, server) in enumerate(fees):
         trainer = MANIFESTS[f"{manifest:064x}"]
         split = ledger.settle(pay(client, PARTIES[server].id, f"{manifest:064x}", fee_units, f"{nonce:032x}"))
-        assert split.royalty_units + split.earnings_units == fee_units
-        assert split.earnings_units >= 0
-        royalties[trainer] += split.royalty_units
+        assert split.royalty + split.earnings == HUNDREDTHS * fee_units
+        royalties[trainer] += split.royalty
         paid[trainer] += fee_units
-        assert royalties[trainer] == 30 * paid[trainer] // 100
-    assert sum(ledger.balances.values()) == ledger.deposited_units
+        assert royalties[trainer] == 30 * paid[trainer]
+    assert sum(ledger.balances.values()) == HUNDREDTHS * ledger.deposited_units

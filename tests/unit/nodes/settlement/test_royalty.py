@@ -36,14 +36,26 @@ def payment(party, fee_units=10, nonce=0, manifest=MANIFEST) -> Payment:
 
 
 def test_thirty_percent_go_to_the_trainer_and_the_rest_to_the_server(ledger, party):
-    assert ledger.settle(payment(party)) == (3, 7)
-    assert (ledger.balances[party(7).id], ledger.balances[party(2).id]) == (3, 7)
+    assert ledger.settle(payment(party)) == (300, 700)
+    assert (ledger.balances[party(7).id], ledger.balances[party(2).id]) == (300, 700)
+
+
+def test_payments_in_any_order_leave_the_same_balances(party, trainers):
+    fees = [payment(party, fee, fee, (MANIFEST, OTHER)[fee % 2]) for fee in range(1, 12)]
+    ends = []
+    for order in (fees, fees[::-1]):
+        made = Royalties(trainers, Memory())
+        made.deposit(party(1).id, 1000)
+        for one in order:
+            made.settle(one)
+        ends.append(made.balances)
+    assert ends[0] == ends[1]
 
 
 def test_many_small_fees_give_the_trainer_what_one_large_fee_would(ledger, party):
     for nonce in range(100):
         ledger.settle(payment(party, 1, nonce))
-    assert ledger.balances[party(7).id] == 30
+    assert ledger.balances[party(7).id] == 3000
 
 
 def test_a_payment_is_settled_once(ledger, party):
@@ -106,7 +118,7 @@ def test_a_journal_of_something_else_is_refused(party, trainers):
 
 def test_the_unsigned_design_pays_a_swap_to_another_manifest_that_the_server_serves(party, trainers):
     seed = Unsigned(trainers, {party(2).id: {MANIFEST, OTHER}})
-    assert seed.settle("1", OTHER, party(2).id, 10) == (3, 7)
+    assert seed.settle("1", OTHER, party(2).id, 10) == (300, 700)
 
 
 @pytest.mark.parametrize(
