@@ -32,11 +32,19 @@ _ADAPTED = re.compile(rf"\.(?:(?:{'|'.join(_MODULES)})\.weight|{'|'.join(_EXPERT
 
 
 class Lora:
-    """The A and B of every adapted matrix of a twin; see ``apply.Method`` for the calls."""
+    """The A and B of every adapted matrix of a twin; see ``apply.Method`` for the calls.
+
+    Raises ``BadAdapter`` where ``peft`` is not installed.
+    """
 
     def __init__(self, base: Transformer, seed: int, precision: str) -> None:
-        import peft  # takes seconds to import, and only this method needs it
-
+        try:
+            import peft  # takes seconds to import, and only this method needs it
+        except ImportError as error:
+            raise BadAdapter(
+                "Fitting a lora adapter needs peft, which is not installed: pip install 'sharedllm[bets]', "
+                "or choose another method; norm needs nothing more."
+            ) from error
         config = peft.LoraConfig(
             r=RANK,
             lora_alpha=_ALPHA,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -48,6 +49,12 @@ def test_an_applied_adapter_has_the_weights_of_pefts_merge(base, tuned):
         for name, weight in base.model.named_parameters():
             if name in names:
                 torch.testing.assert_close(weight, weights[name], atol=1e-5, rtol=1e-5)
+
+
+def test_without_peft_a_sentence_says_which_extra_to_install(base, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(BadAdapter, match=r"pip install 'sharedllm\[bets\]'"):
+        Lora(base.model, 0, "fp32")
 
 
 def test_all_projections_and_experts_are_covered_and_nothing_else(base):
