@@ -23,8 +23,9 @@ import bisect
 import dataclasses
 import itertools
 from collections import OrderedDict, deque
+from collections.abc import Sequence as Several
 
-from sharedllm.errors import BadPrompt
+from sharedllm.errors import BadPrompt, SharedLLMError
 from sharedllm.nodes.primary.results import Step, composed
 from sharedllm.nodes.primary.sequence import CHUNK, Sequence
 from sharedllm.wire import Op, Segment
@@ -97,6 +98,13 @@ class Batcher:
         for key in [key for key in self._kept if key[0] == adapter]:
             self._free(self._kept.pop(key))
 
+    def refuse(self, group: Several[Sequence], error: SharedLLMError) -> None:
+        """End a waiting request, with all members of a mixture, that no queue can help."""
+        for sequence in group:
+            self.waiting.remove(sequence)
+        for sequence in group:
+            sequence.fail(error)
+
     def step(self, lanes: int) -> Step | None:
         """Compose the next step, or say that there is nothing to send (None)."""
         self._admit()
@@ -124,7 +132,8 @@ class Batcher:
             if any(self._ahead(other, sequence) for other in self.active for sequence in group):
                 return  # what it shares with another is being computed; it waits to copy it
             if any(len(sequence.tokens) > self.share(sequence.company) for sequence in group):
-                self._refuse(group)
+                longest = max(group, key=lambda s: len(s.tokens))
+                self.refuse(group, BadPrompt(self._too_long(len(longest.tokens), longest.company)))
             elif self._has_place(group):
                 for sequence in group:
                     self.waiting.remove(sequence)
@@ -155,15 +164,6 @@ class Batcher:
             self.active.remove(sequence)
             sequence.restart()
             self.take(sequence)
-
-    def _refuse(self, group: list[Sequence]) -> None:
-        """End a request that no queue can help."""
-        for sequence in group:
-            self.waiting.remove(sequence)
-        longest = max(group, key=lambda s: len(s.tokens))
-        error = BadPrompt(self._too_long(len(longest.tokens), longest.company))
-        for sequence in group:
-            sequence.fail(error)
 
     def _ahead(self, other: Sequence, sequence: Sequence) -> bool:
         """Whether ``other`` is still computing chunks that ``sequence`` begins with, too."""

@@ -1,6 +1,7 @@
 """Adapters on their way to the workers of one pipeline: lent before they are worn, and anew after a failover.
 
-*Covered*: more adapters than workers hold (the longest unused is taken back), a pipeline that is left while
+*Covered*: more adapters than workers hold (the longest unused is taken back; whoever came first goes before
+whoever still waits), a request that wears more than they ever hold (refused), a pipeline that is left while
 one is on its way. *Not covered*: a worker that refuses an adapter; its fault ends the pipeline, as any does.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from sharedllm.engines import Ends
 from sharedllm.errors import BadAdapter
+from sharedllm.nodes.errors import NoPipeline
 from sharedllm.nodes.primary.batching import Batcher
 from sharedllm.nodes.primary.ring import Ring
 from sharedllm.nodes.primary.sequence import Sequence
@@ -75,7 +78,11 @@ class Wardrobe:
         self._leaving.clear()
 
     def lend(self, ring: Ring, batcher: Batcher) -> None:
-        """Send what waiting requests wear and workers lack; ``batcher.worn`` gains it once they have it."""
+        """Send what waiting requests wear and workers lack; ``batcher.worn`` gains it once they have it.
+
+        A request that wears more than the pipeline holds at a time ends with ``NoPipeline``.
+        """
+        _refuse_the_overdressed(ring, batcher)
         for sequence in batcher.waiting:
             if sequence.worn is None:
                 continue
@@ -88,7 +95,7 @@ class Wardrobe:
                 then = functools.partial(worn.__setitem__, key, number)
                 ring.lend(number, sequence.worn.delta, then)
             elif not self._leaving:
-                self._dismiss(batcher)
+                self._dismiss(batcher, sequence.number)
 
     def sent(self, step: int) -> None:
         """A step is on its way that ends the slots of what is to be taken back."""
@@ -101,13 +108,30 @@ class Wardrobe:
                 del self._leaving[number]
                 ring.lend(number, None, lambda: None)
 
-    def _dismiss(self, batcher: Batcher) -> None:
-        """Choose the adapter that was longest unused, if any is, to be taken back."""
-        needed = {sequence.adapter for sequence in [*batcher.active, *batcher.waiting]}
+    def _dismiss(self, batcher: Batcher, number: int) -> None:
+        """Choose the longest unused adapter to be taken back, if neither what is computed nor what waits up
+        to request ``number`` needs it."""
+        earlier = [sequence for sequence in batcher.waiting if sequence.number <= number]
+        needed = {sequence.adapter for sequence in [*batcher.active, *earlier]}
         key = next((key for key in self._numbers if key in batcher.worn and key not in needed), None)
         if key is not None:
             self._leaving[self._numbers.pop(key)] = None
             batcher.forget(key)
+
+
+def _refuse_the_overdressed(ring: Ring, batcher: Batcher) -> None:
+    """End waiting requests whose adapters could never be held all at once."""
+    for _, together in itertools.groupby(list(batcher.waiting), key=lambda s: s.number):
+        group = list(together)
+        most, worn = ring.adapters, len({s.adapter for s in group if s.worn is not None})
+        if worn > most:
+            member = min(ring.route.members, key=lambda m: ring.opened[m.node].adapters)
+            sentence = (
+                f"This request wears {worn} adapter{'s' * (worn > 1)}, but {member.name} has memory for "
+                f"{most} beside its layers and their caches. Ask for the base, or for fewer specialists; or "
+                "give the workers more memory, or let more machines join."
+            )
+            batcher.refuse(group, NoPipeline(sentence))
 
 
 def rows_worn(sequences: list[Sequence], base_D: Tensor) -> Tensor | None:

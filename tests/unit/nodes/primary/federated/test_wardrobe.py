@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,9 +12,13 @@ from torch import Tensor
 from sharedllm.adapters import Adapter, Header
 from sharedllm.errors import BadAdapter, UnknownName
 from sharedllm.model import Sampling, Transformer
+from sharedllm.nodes.api.service import Ask
+from sharedllm.nodes.errors import NoPipeline
+from sharedllm.nodes.primary.batching import Batcher
 from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
-from sharedllm.nodes.primary.federated.wardrobe import Worn
+from sharedllm.nodes.primary.federated.wardrobe import Wardrobe, Worn
 from sharedllm.nodes.primary.ring import Ring
+from sharedllm.nodes.primary.sequence import Sequence
 from tests.unit.nodes.primary.federated.choirs import delta, specialists
 from tests.unit.nodes.primary.talking import ask, one, prompt
 from tests.unit.nodes.primary.threads import HASH, Place
@@ -43,6 +48,19 @@ def library(ring: Place, tiny: Transformer) -> Library:
     made = Library(me=Adapter("norm", HASH, delta(tiny, 4)), you=Adapter("norm", HASH, delta(tiny, 5)))
     ring.primary.repertoire = Repertoire(Part("tiny", HASH, ring.loop), specialists(ring), made)
     return made
+
+
+class Ready:
+    """Workers who hold two adapters, and have them as soon as they are lent."""
+
+    adapters = 2
+
+    def __init__(self) -> None:
+        self.lent: list[tuple[int, bool]] = []
+
+    def lend(self, number: int, change: Any, then: Callable[[], object]) -> None:
+        self.lent.append((number, change is not None))
+        then()
 
 
 def few(monkeypatch: pytest.MonkeyPatch, most: int) -> list[tuple[int, bool]]:
@@ -93,6 +111,40 @@ def test_more_users_at_once_than_workers_hold_adapters_wait_for_their_turn(
         assert one(ring, ASKED, model=name).tokens == told
     told = ask(ring, *[ASKED] * 6, models=["me", "you", "code"] * 2)
     assert [one.tokens for one in told] == list(alone.values()) * 2
+
+
+@pytest.mark.parametrize(("most", "model", "wears"), [(0, "me", "1 adapter,"), (2, "mixture", "3 adapters,")])
+def test_a_request_that_wears_more_than_workers_ever_hold_ends_with_a_sentence(
+    ring: Place, library: Library, monkeypatch: pytest.MonkeyPatch, most: int, model: str, wears: str
+) -> None:
+    few(monkeypatch, most)
+    ring.loop.start()
+    told = one(ring, ASKED, model=model)
+    assert isinstance(told.error, NoPipeline)
+    assert f"wears {wears} but W1 has memory for {most}" in str(told.error)
+    assert not ring.loop.requests
+
+
+def test_workers_without_memory_for_adapters_still_serve_the_base(
+    ring: Place, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few(monkeypatch, 0)
+    ring.loop.start()
+    assert one(ring, ASKED, model="tiny").tokens
+
+
+def test_who_came_first_takes_the_place_of_an_adapter_that_only_later_ones_wait_for(ring: Place) -> None:
+    ready, batcher, wardrobe = Ready(), Batcher(), Wardrobe()
+    worn = {part.name: part.worn for part in specialists(ring)}
+    for number, name in [(2, "code"), (2, "verse"), (1, "scripture")]:
+        sequence = Sequence(Ask(ASKED, Sampling()), ring.primary.tokenizer, 1024, number)
+        sequence.worn = worn[name]
+        batcher.take(sequence)
+        wardrobe.lend(cast(Ring, ready), batcher)
+    wardrobe.sent(1)
+    wardrobe.returned(cast(Ring, ready), 1)
+    wardrobe.lend(cast(Ring, ready), batcher)
+    assert ready.lent == [(1, True), (2, True), (1, False), (3, True)]
 
 
 def test_an_adapter_that_was_made_a_moment_ago_is_served_at_once(
