@@ -11,8 +11,22 @@ Bets: b010, b046, b049, b052, b054, b055, b060 and b061.
 
 from __future__ import annotations
 
+from sharedllm.bets.personal.averaging import averaged, kinship_p
 from sharedllm.bets.personal.circle import Circle
 from sharedllm.bets.personal.compared import Compared, Pooled, compare, share
+from sharedllm.bets.personal.ensemble import Ensemble, ensemble
 from sharedllm.bets.personal.scoring import SCORE_VERSION, scored
 
-__all__ = ["SCORE_VERSION", "Circle", "Compared", "Pooled", "compare", "scored", "share"]
+__all__ = [
+    "SCORE_VERSION",
+    "Circle",
+    "Compared",
+    "Ensemble",
+    "Pooled",
+    "averaged",
+    "compare",
+    "ensemble",
+    "kinship_p",
+    "scored",
+    "share",
+]

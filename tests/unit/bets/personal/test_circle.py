@@ -34,6 +34,17 @@ def test_a_user_without_a_sweep_takes_the_median_rate_of_the_others(circle: Make
     assert one.lr("step", "norm") == one.lr("count", "norm") == one.lr(None, "norm")
 
 
+def test_a_fit_made_anew_is_the_kept_one(circle: Make) -> None:
+    one = circle()
+    made, _ = one.anew("count", "norm", 0)
+    kept = one.own("count", 0).tensors
+    assert all((kept[name] == tensor).all() for name, tensor in made.adapter.tensors.items())
+
+
+def test_a_sweep_says_how_many_fits_it_took(circle: Make) -> None:
+    assert circle().fits_of_sweep("count", "norm") == 3
+
+
 def test_sweeps_of_strangers_are_refused(circle: Make) -> None:
     with pytest.raises(BadRecipe, match="swept for nobody"):
         circle(swept=())
