@@ -34,6 +34,7 @@ from sharedllm.nodes.gossip import Lease, Service
 from sharedllm.nodes.identity import Authority, Identity, Peer, enrol, server_context
 from sharedllm.nodes.operations import Health, metrics
 from sharedllm.nodes.proxy import Event, Relay
+from sharedllm.nodes.trust import Quorum
 
 __all__ = ["CoordinatorSettings", "PortTaken", "serve"]
 
@@ -201,6 +202,7 @@ class _Server(uvicorn.Server):
             advertised=advertised,
             published=self._shelf.manifests,
             refuses=self._coordinator.registry.is_revoked,
+            each_round=Quorum(self._settings.state, self._coordinator.expel).review,
             memory=self._settings.state / "nodes.json",
         )
         me = self._gossip.start()

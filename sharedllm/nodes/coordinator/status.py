@@ -6,6 +6,7 @@ and links, without software's own time) stands beside what it reaches.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from sharedllm.nodes.coordinator.admission import Admission
 from sharedllm.nodes.coordinator.experience import Experience
 from sharedllm.nodes.coordinator.offers import reading_speeds, seconds_per_layer
 from sharedllm.nodes.coordinator.pipelines import Pipelines
-from sharedllm.nodes.coordinator.registry import LEASE_S, Node, Registry
+from sharedllm.nodes.coordinator.registry import LEASE_S, Node, Registry, UnknownNode
 from sharedllm.nodes.coordinator.schemas import ModelRequest
 from sharedllm.nodes.identity import Authority
 from sharedllm.nodes.operations import metrics
@@ -59,6 +60,11 @@ class Coordinator:
         except SQLAlchemyError as error:
             return False, f"The database does not answer ({type(error).__name__})."
         return True, "The directory is open."
+
+    def expel(self, node_id: str) -> None:
+        """Exclude a node that its fellow members expelled, if it ever registered here."""
+        with contextlib.suppress(UnknownNode):
+            self.registry.revoke(node_id)
 
     def collect(self) -> None:
         """Bring the gauges up to date, and count leases that ran out since the last time."""

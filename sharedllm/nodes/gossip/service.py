@@ -32,7 +32,7 @@ from sharedllm.nodes.gossip.leases import LEASE_S, Lease
 from sharedllm.nodes.gossip.membership import Certified
 from sharedllm.nodes.gossip.memory import recall, remember
 from sharedllm.nodes.gossip.messages import Sync, decode, encode
-from sharedllm.nodes.gossip.peer import Peer
+from sharedllm.nodes.gossip.peer import LIFE_CEILING_S, Peer
 from sharedllm.nodes.gossip.view import Contact
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.identity import Peer as Caller
@@ -56,7 +56,7 @@ class Service:
     signed manifests that it vouches for, by id (64 hex digits); ``seeds`` are asked when nobody else is
     known, and so are those in the file ``memory``, where this node keeps who is here; ``refuses`` says of a
     node id that nothing is said to it or taken from it (revoked); ``on_news`` is told of every entry that is
-    new here, in the thread of gossip, and must be quick.
+    new here, and ``each_round`` is called once a round, both in the thread of gossip; they must be quick.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Service:
         published: Callable[[], Mapping[str, bytes]] = dict,
         refuses: Callable[[str], bool] = lambda node: False,
         on_news: Callable[[Entry], object] = lambda entry: None,
+        each_round: Callable[[Service], object] = lambda service: None,
         memory: Path | None = None,
         round_s: float = ROUND_S,
         lease_s: float = LEASE_S,
@@ -80,7 +81,7 @@ class Service:
         self._host, self._port, self._advertised = host, port, advertised or host
         known = recall(memory) if memory is not None else []
         self._seeds, self._refuses, self._clock = (*known, *seeds), refuses, clock
-        self._on_news, self._memory = on_news, memory
+        self._on_news, self._each_round, self._memory = on_news, each_round, memory
         self._round_s, self._lease_s = round_s, lease_s
         self._lock = threading.Lock()
         self._author = Author(identity.key, b"")
@@ -136,10 +137,18 @@ class Service:
             return {entry.key.hex(): entry.payload for entry in self.peer.live(Kind.MANIFEST, self._clock())}
 
     def say(self, kind: Kind, key: bytes, payload: bytes, life_s: float) -> Entry:
-        """Tell all members something in this node's name. Raises ``BadEntry`` for what is too long."""
+        """Tell all members something in this node's name, until its certificate ends at the latest.
+
+        Raises ``BadEntry`` for what is too long, or is to hold for more than ``LIFE_CEILING_S``.
+        """
+        if life_s > LIFE_CEILING_S:
+            raise BadEntry(f"An entry may hold for {LIFE_CEILING_S:,.0f} s; {life_s:,.0f} were asked for.")
         with self._lock:
-            entry = self._author.issue(kind, key, payload, life_s, self._clock())
-            self.peer.add(entry, self._clock())
+            now = self._clock()
+            entry = self._author.issue(
+                kind, key, payload, min(life_s, self._identity.peer.not_after - now), now
+            )
+            self.peer.add(entry, now)
         return entry
 
     def withdraw(self, kind: Kind, key: bytes) -> Entry:
@@ -193,6 +202,7 @@ class Service:
         try:
             self._speak()
             await self._call()
+            self._each_round(self)
             self._keep()
         except Exception:
             _log.exception("a round of gossip failed unforeseen; the next one begins in time")
@@ -230,15 +240,14 @@ class Service:
         if now < self._renew_s:
             return
         self._renew_s = now + self._lease_s / 3
-        left_s = self._identity.peer.not_after - now
         self._author.certificate = read_certificate(self._identity.certificate).public_bytes(Encoding.DER)
         lease = self._make_lease(self.peer.me.host, self.peer.me.port)
         lease = dataclasses.replace(lease, since_s=self._since_s)
-        self._tell(Kind.LEASE, b"", lease.to_bytes(), min(self._lease_s, left_s))
+        self._tell(Kind.LEASE, b"", lease.to_bytes(), self._lease_s)
         for id, manifest in self._published().items():
             if now >= self._vouched.get(id, 0.0):
                 self._vouched[id] = now + _MANIFEST_S / 3
-                self._tell(Kind.MANIFEST, bytes.fromhex(id), manifest, min(_MANIFEST_S, left_s))
+                self._tell(Kind.MANIFEST, bytes.fromhex(id), manifest, _MANIFEST_S)
 
     def _keep(self) -> None:
         """Write down who is here, when that has become more or fewer."""

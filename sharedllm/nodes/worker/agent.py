@@ -26,6 +26,7 @@ from sharedllm.nodes.gossip import Contact, Lease, Service
 from sharedllm.nodes.identity import Identity, Peer, Ticket
 from sharedllm.nodes.operations import Health, metrics
 from sharedllm.nodes.proxy import Endpoint, Event, Proxy, Registration, Relay
+from sharedllm.nodes.trust import Quorum
 from sharedllm.nodes.worker.engine import EngineProcess
 from sharedllm.nodes.worker.settings import WorkerSettings
 
@@ -54,6 +55,7 @@ class _Agent:
         self.relay: Relay | None = None
         self.relay_port: int | None = None
         self.gossip: Service | None = None
+        self.quorum = Quorum(settings.state, self._expelled)
         self.relayed: tuple[Endpoint, asyncio.Task[None]] | None = None
 
     async def run(self) -> None:
@@ -129,6 +131,8 @@ class _Agent:
     def _admit_caller(self, peer: Peer) -> None:
         if peer.id in self.revoked:
             raise TicketRefused(f"Node {peer.id[:8]} was revoked; ask the coordinator's owner.")
+        if self.quorum.expelled(peer.id):
+            raise TicketRefused(f"Node {peer.id[:8]} was expelled by two thirds of the members.")
 
     def _report(self) -> dict[str, Any]:
         news, settings = self.engine.news, self.settings
@@ -170,11 +174,16 @@ class _Agent:
             host=self.settings.host,
             port=port,
             advertised=advertised,
-            refuses=lambda node: node in self.revoked,
+            refuses=lambda node: node in self.revoked or self.quorum.expelled(node),
+            each_round=self.quorum.review,
             memory=self.settings.state / "nodes.json",
         )
         gossip.start()
         return gossip
+
+    def _expelled(self, node: str) -> None:
+        """Act on a quorum's word; called in the thread of gossip."""
+        self.loop.call_soon_threadsafe(self._cut, node)
 
     def _cut(self, node: str) -> None:
         """End every connection of a node that was revoked, and forget what it said."""

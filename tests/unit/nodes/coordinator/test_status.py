@@ -83,3 +83,12 @@ def test_a_lease_that_runs_out_is_counted_and_one_given_back_is_not(
     clock.pass_(10)
     coordinator.collect()
     assert expired() == before + 3
+
+
+def test_a_node_that_members_expelled_is_revoked_and_a_stranger_is_let_be(
+    coordinator: Coordinator, report: Callable[..., NodeReport]
+) -> None:
+    coordinator.registry.heartbeat("ab" * 16, report("attic"))
+    for node in ("ab" * 16, "cd" * 16):
+        coordinator.expel(node)
+    assert coordinator.registry.revoked() == ["ab" * 16]

@@ -86,3 +86,10 @@ def test_a_paused_worker_refuses_everyone(state: Path) -> None:
     worker.paused = True
     with pytest.raises(TicketRefused, match="paused by its owner"):
         worker._admit(TICKET, caller("c" * 32))
+
+
+def test_a_caller_that_members_expelled_is_refused(state: Path) -> None:
+    row = '{"' + "c" * 32 + '": {"reasons": {}, "expelled": true}}'
+    (state / "accused.json").write_text(row)
+    with pytest.raises(TicketRefused, match="expelled by two thirds"):
+        agent._Agent(settings(state))._admit(TICKET, caller("c" * 32))
