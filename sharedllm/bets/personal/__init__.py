@@ -14,7 +14,9 @@ from __future__ import annotations
 from sharedllm.bets.personal.averaging import averaged, kinship_p
 from sharedllm.bets.personal.circle import Circle
 from sharedllm.bets.personal.compared import Compared, Pooled, compare, share
+from sharedllm.bets.personal.cost import bytes_at_fp16, front, step_cpu_s
 from sharedllm.bets.personal.ensemble import Ensemble, ensemble
+from sharedllm.bets.personal.pairs import Pairs, pairwise
 from sharedllm.bets.personal.scoring import SCORE_VERSION, scored
 
 __all__ = [
@@ -22,11 +24,16 @@ __all__ = [
     "Circle",
     "Compared",
     "Ensemble",
+    "Pairs",
     "Pooled",
     "averaged",
+    "bytes_at_fp16",
     "compare",
     "ensemble",
+    "front",
     "kinship_p",
+    "pairwise",
     "scored",
     "share",
+    "step_cpu_s",
 ]
