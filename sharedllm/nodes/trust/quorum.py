@@ -84,8 +84,9 @@ def accusations(state: Path) -> dict[str, Accusation]:
 class Quorum:
     """Votes and expulsions of the node with this ``state`` folder; ``review`` is for every round of gossip.
 
-    ``expel`` is called once for every other node that two thirds of the known members signed against, and again
-    after a restart; it ends that node's connections. ``settled_s``: how long a member must be here to count.
+    ``expel`` is called once for every other node that two thirds of the known members signed against, and
+    again after a restart; it ends that node's connections. ``settled_s``: how long a member must be here to
+    count.
     """
 
     def __init__(
