@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -59,13 +60,13 @@ class Circle:
         self.base, self.users, self.budget = base, tuple(users), budget
         self.authors = {name: Author(base, name, budget, test_tokens, precision) for name in users}
         self._precision, self._swept, self._most = precision, tuple(swept), most
-        self._sweeps: dict[tuple[str, str], adapters.Sweep] = {}
+        self._sweeps: dict[tuple[str, str], tuple[float, bool, int]] = {}
 
     def lr(self, user: str | None, method: str) -> float:
         """Give the user's learning rate of a method; for None, and users without a sweep, the median one."""
         if user in self._swept:
-            return self._sweep(str(user), method).lr
-        return statistics.median_low(self._sweep(name, method).lr for name in self._swept)
+            return self._sweep(str(user), method)[0]
+        return statistics.median_low(self._sweep(name, method)[0] for name in self._swept)
 
     def rates(self, methods: Sequence[str]) -> dict[str, dict[str, float]]:
         """Give all users' learning rates by user and method, sweeping where none was swept yet."""
@@ -77,21 +78,33 @@ class Circle:
     @property
     def on_edge(self) -> int:
         """Count the sweeps so far whose best rate has no worse one on one side."""
-        return sum(found.at_edge for found in self._sweeps.values())
+        return sum(at_edge for _, at_edge, _ in self._sweeps.values())
 
     def fits_of_sweep(self, user: str, method: str) -> int:
         """Count the fits that found the rate of a user with a sweep."""
-        return len(self._sweep(user, method).trials)
+        return self._sweep(user, method)[2]
 
-    def _sweep(self, user: str, method: str) -> adapters.Sweep:
-        if (user, method) not in self._sweeps:
-            self._sweeps[user, method] = self.authors[user].sweep(method, 0, self._most)
+    def _sweep(self, user: str, method: str) -> tuple[float, bool, int]:
+        if (user, method) not in self._sweeps:  # without its best fit, which is as large as the base
+            found = self.authors[user].sweep(method, 0, self._most)
+            self._sweeps[user, method] = found.lr, found.at_edge, len(found.trials)
         return self._sweeps[user, method]
 
-    def fit(self, user: str, method: str, seed: int) -> adapters.Fit:
-        """Fit a method to the user's own text, at the user's rate."""
-        lr = None if method == "unigram" else self.lr(user, method)
-        return self.authors[user].fit(method, lr, seed)
+    def fit(self, user: str, method: str, seed: int, tokens: int | None = None) -> adapters.Fit:
+        """Fit a method to the user's own text, at the user's rate, with the budget's tokens or others."""
+        author, lr = self.authors[user], None if method == "unigram" else self.lr(user, method)
+        if tokens is None:
+            return author.fit(method, lr, seed)
+        return adapters.fit_cached(
+            self.base,
+            author.train,
+            author.validation,
+            method,
+            lr,
+            seed,
+            replace(self.budget, tokens=tokens),
+            precision=self._precision,
+        )
 
     def anew(self, user: str, method: str, seed: int) -> tuple[adapters.Fit, float]:
         """Make ``fit`` again without the store: the fit and the CPU seconds, of all threads, that it took."""
