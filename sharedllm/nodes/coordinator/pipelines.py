@@ -86,7 +86,7 @@ class Pipelines:
             metrics.plans.labels("planned").inc()
             if request.dry:
                 spans = [[span.node, span.start, span.stop] for span in placed.found.spans]
-                return {"spans": spans, "token_s": placed.found.token_s}
+                return {"spans": spans, "token_s": placed.found.token_s, "spared": sorted(placed.spares)}
             by_id = {node.id: node for node in workers}
             return self._enter(primary, request, placed.found, placed.spares, reasons, by_id)
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from sharedllm.errors import SharedLLMError
@@ -88,18 +88,21 @@ class Routes:
         better: Callable[[list[Placed], float], bool],
         then: Then,
         *,
+        spared: Collection[str],
         refresh: bool = False,
     ) -> None:
         """See in the background what would be planned now, and hand ``then`` that route if it is ``better``.
 
-        With ``refresh`` also if it is the same: its spares and their tickets are new.
+        Also if it is the same, for the sake of its spares: with ``refresh``, which renews their tickets, and
+        where the loss of a worker that is not ``spared`` now could be borne.
         """
 
         def run() -> None:
             dry = self._coordinator.open_pipeline({**self._request(set()), "dry": True}, deadline_s=_ASK_S)
             spans = [(node, start, stop) for node, start, stop in dry["spans"]]
             same = spans == present
-            if (same and refresh) or (not same and better(spans, dry["token_s"])):
+            more = not set(dry["spared"]) <= set(spared)
+            if (same and (refresh or more)) or (not same and better(spans, dry["token_s"])):
                 then(self.ask(set()))
 
         self._later(run)

@@ -69,7 +69,10 @@ class Watch:
         report = {"worker": member.node, "kind": "slow", "detail": detail, "speeds": _speeds(ring, pace)}
         present_s = pace.token_s()
         routes.report(report)
-        routes.improve(ring.route.spans, lambda spans, token_s: token_s < _BETTER * present_s, then)
+        route = ring.route
+        routes.improve(
+            route.spans, lambda spans, token_s: token_s < _BETTER * present_s, then, spared=route.spares
+        )
 
     def tend(self, ring: Ring, pace: Pace, routes: Routes, then: Then, idle: bool, tokens: int) -> None:
         """Now and then: report how it goes, and while nothing is to do ask for something better.
@@ -92,7 +95,8 @@ class Watch:
             def better(spans: list[Placed], token_s: float) -> bool:
                 return idle and (len(spans) > len(ring.route.spans) or token_s < _BETTER * predicted_s)
 
-            routes.improve(ring.route.spans, better, then, refresh=stale)
+            route = ring.route
+            routes.improve(route.spans, better, then, spared=route.spares, refresh=stale)
 
 
 def _speeds(ring: Ring, pace: Pace) -> dict[str, float]:

@@ -12,6 +12,7 @@ from sharedllm.nodes.primary import Route, Routes, route_from
 from tests.unit.nodes.primary.threads import DEADLINE_S, Place
 
 NOW = [("w1", 0, 2), ("w2", 2, 4)]
+SPARED = ["w1", "w2", "w3"]
 
 
 @pytest.fixture
@@ -78,15 +79,19 @@ def test_a_refusal_is_passed_on_as_its_sentence(ring: Place, routes: Routes) -> 
 @pytest.mark.parametrize(("better", "taken"), [(True, 1), (False, 0)])
 def test_another_route_is_taken_only_if_it_is_better(routes: Routes, better: bool, taken: int) -> None:
     found = Taken()
-    routes.improve([("w9", 0, 4)], lambda spans, token_s: better, found)
+    routes.improve([("w9", 0, 4)], lambda spans, token_s: better, found, spared=SPARED)
     finished()
     assert len(found.routes) == taken
 
 
-@pytest.mark.parametrize(("refresh", "taken"), [(True, 1), (False, 0)])
-def test_the_same_route_is_taken_only_for_its_fresh_spares(routes: Routes, refresh: bool, taken: int) -> None:
+@pytest.mark.parametrize(
+    ("spared", "refresh", "taken"), [(SPARED, True, 1), (SPARED, False, 0), (["w1", "w2"], False, 1)]
+)
+def test_the_same_route_is_taken_only_for_its_fresh_or_further_spares(
+    routes: Routes, spared: list[str], refresh: bool, taken: int
+) -> None:
     found = Taken()
-    routes.improve(NOW, lambda spans, token_s: True, found, refresh=refresh)
+    routes.improve(NOW, lambda spans, token_s: True, found, spared=spared, refresh=refresh)
     finished()
     assert len(found.routes) == taken
 

@@ -35,7 +35,9 @@ class Asked:
     def report(self, report: dict[str, Any]) -> None:
         self.reports.append(report)
 
-    def improve(self, present: object, better: Any, then: object, *, refresh: bool = False) -> None:
+    def improve(
+        self, present: object, better: Any, then: object, *, spared: object, refresh: bool = False
+    ) -> None:
         self.improvements.append((better, refresh))
 
 

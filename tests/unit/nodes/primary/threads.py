@@ -101,7 +101,8 @@ class Coordinator:
         self._there()
         live = [name for name in self._place.nodes if name not in request["banned"]]
         if request.get("dry"):
-            return {"spans": self._spans(live), "token_s": self.token_s}
+            spared = live if self.with_spares and len(live) > 1 else []
+            return {"spans": self._spans(live), "token_s": self.token_s, "spared": spared}
         self.asked.append(dict(request))
         model = request.get("model", HASH)
         reply = self._reply(live, model)
