@@ -177,13 +177,13 @@ class Circle:
         helps = scored(self.base, judge, adapter).sum() < scored(self.base, judge).sum()
         return adapter if helps else None
 
-    def losses(self, arms: Arms) -> Losses:
-        """Score arms on every user's held-out text; an arm of several adapters counts as their mean loss.
+    def losses(self, arms: Arms, users: Sequence[str] | None = None) -> Losses:
+        """Score arms on held-out text; an arm of several adapters counts as their mean loss.
 
-        An arm is a function from a user to the adapters it is made of.
+        An arm is a function from a user to the adapters it is made of; ``users`` are all unless given.
         """
         table = Losses()
-        for name in progress(self.users, "users fitted and scored"):
+        for name in progress(self.users if users is None else users, "users fitted and scored"):
             scores = {
                 arm: np.mean([self.nats(name, adapter) for adapter in of(name)], axis=0)
                 for arm, of in arms.items()

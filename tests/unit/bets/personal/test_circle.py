@@ -93,6 +93,10 @@ def test_an_arm_is_the_mean_loss_of_its_adapters(circle: Make) -> None:
     assert losses.table()["step"]["both"] == pytest.approx(expected)
 
 
+def test_arms_may_be_scored_for_some_users_alone(circle: Make) -> None:
+    assert list(circle().losses({"base": lambda user: [None]}, ["step"]).table()) == ["step"]
+
+
 def test_a_prefix_is_read_before_each_excerpt(circle: Make) -> None:
     one = circle()
     texts = one.authors["count"].test
