@@ -165,7 +165,10 @@ class Process:
                 lines = file.read().decode("utf-8", "replace").strip().splitlines()
         except OSError:
             lines = []
-        return f"Its log, {self.log}, " + (f"ends: {_plain(lines[-1])}" if lines else "is empty.")
+        if not lines:
+            return f"Its log, {self.log}, is empty."
+        last = _plain(lines[-1])
+        return f"Its log, {self.log}, ends: {last}{'' if last.endswith(('.', '?', '!')) else '.'}"
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         tether = [sys.executable, "-IS", str(Path(__file__).with_name("tether.py")), str(os.getpid())]

@@ -66,7 +66,7 @@ def test_last_words_in_json_are_read_to_the_person(make: Make) -> None:
     }
     process = make(f"import sys; sys.exit({json.dumps(record)!r})")
     process.start()
-    with pytest.raises(ProcessFailed, match=r"ends: uncaught OSError: OSError: the disk is full$"):
+    with pytest.raises(ProcessFailed, match=r"ends: uncaught OSError: OSError: the disk is full\.$"):
         process.await_ready(DEADLINE_S)
 
 
