@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from sharedllm.bets.personal.averaging import averaged, kinship_p
 from sharedllm.bets.personal.circle import Circle
-from sharedllm.bets.personal.compared import Compared, Pooled, compare, share
-from sharedllm.bets.personal.cost import bytes_at_fp16, front, step_cpu_s
+from sharedllm.bets.personal.compared import Compared, Pooled, compare, median_perplexity, share
+from sharedllm.bets.personal.cost import bytes_and_nats, bytes_at_fp16, front, step_cpu_s
 from sharedllm.bets.personal.ensemble import Ensemble, ensemble
 from sharedllm.bets.personal.pairs import Pairs, pairwise
 from sharedllm.bets.personal.scoring import SCORE_VERSION, scored
@@ -27,11 +27,13 @@ __all__ = [
     "Pairs",
     "Pooled",
     "averaged",
+    "bytes_and_nats",
     "bytes_at_fp16",
     "compare",
     "ensemble",
     "front",
     "kinship_p",
+    "median_perplexity",
     "pairwise",
     "scored",
     "share",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sharedllm.bets.evidence import Interval, bootstrap, sign_test, wealth
 from sharedllm.bets.losses import Losses
 
-__all__ = ["BOUND_NATS", "Compared", "Pooled", "compare", "share"]
+__all__ = ["BOUND_NATS", "Compared", "Pooled", "compare", "median_perplexity", "share"]
 
 BOUND_NATS = 1.0  # a document's mean difference is clipped to ± this before money is bet on it
 
@@ -91,6 +91,15 @@ def compare(losses: Losses, users: Sequence[str], worse: str, better: str, resam
         {name: losses.by_document(name, worse, better) for name in users},
         resamples,
     )
+
+
+def median_perplexity(losses: Losses) -> dict[str, dict[str, float]]:
+    """Give, for each user and arm, the median over held-out documents of a document's perplexity."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for user, _, nats in losses.documents():
+        for arm, nats_T in nats.items():
+            found.setdefault(user, {}).setdefault(arm, []).append(math.exp(nats_T.mean()))
+    return {user: {arm: float(np.median(each)) for arm, each in row.items()} for user, row in found.items()}
 
 
 def share(part: Compared, whole: Compared) -> Interval | None:

@@ -1,4 +1,4 @@
-"""What an adapter costs: bytes at rest, CPU time of its training, and whom nobody beats at both ends.
+"""What an adapter costs, bytes at rest and CPU time of its training, against what it gains.
 
 *Covered*: methods timed in turns, so that a machine that slows down slows them all. *Not covered*: memory
 while fitting; the time of evaluations, which every method has as many of.
@@ -13,10 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from sharedllm import adapters
+from sharedllm.bets.evidence import Interval
+from sharedllm.bets.result import Series
 from sharedllm.bets.runner import progress
 from sharedllm.store import Loaded
 
-__all__ = ["bytes_at_fp16", "front", "step_cpu_s"]
+__all__ = ["bytes_and_nats", "bytes_at_fp16", "front", "step_cpu_s"]
 
 _LR = 1e-5  # any rate takes as long
 
@@ -73,3 +75,27 @@ def front(points: Mapping[str, tuple[float, float]]) -> dict[str, bool]:
         )
         for name, (cost, gain) in points.items()
     }
+
+
+def bytes_and_nats(sizes: Mapping[str, int], gains: Mapping[str, Interval]) -> Series:
+    """Draw methods as points of bytes against mean gain over authors, nats per token; at most five."""
+    order = sorted(sizes, key=sizes.__getitem__)
+
+    def points(end: str) -> dict[str, list[float | None]]:
+        return {name: [getattr(gains[name], end) if name == at else None for at in order] for name in order}
+
+    return Series(
+        name="bytes_and_nats",
+        kind="interval",
+        title="What an adapter weighs, and what it gains on unseen text",
+        takeaway="Mean gain over authors: "
+        + ", ".join(f"{name} {gains[name].estimate:.3f} nats in {sizes[name]:,} bytes" for name in order),
+        alt="Bytes of an adapter in fp16 against its mean gain over authors in nats per token, with 95 % "
+        "intervals over authors, one point per method; better is left and up.",
+        x=[float(sizes[name]) for name in order],
+        y=points("estimate"),
+        low=points("low"),
+        high=points("high"),
+        x_label="bytes at rest",
+        y_label="base − adapted, nats per token",
+    )

@@ -10,7 +10,8 @@ import pytest
 
 from sharedllm import adapters
 from sharedllm.bets.evidence import Interval
-from sharedllm.bets.personal import Circle, compare, scored, scoring, share
+from sharedllm.bets.losses import Losses
+from sharedllm.bets.personal import Circle, compare, median_perplexity, scored, scoring, share
 from sharedllm.bets.personal import circle as room
 from sharedllm.errors import BadRecipe
 
@@ -113,6 +114,12 @@ def test_a_comparison_has_the_sign_of_what_is_lost_without(circle: Make) -> None
     losses = one.losses({"base": lambda user: [None], "own": lambda user: [one.own(user, 0)]})
     found = compare(losses, one.users, "base", "own", 50)
     assert (found.won, found.pooled.sign_p) == (2, 0.25)
+
+
+def test_the_median_is_that_of_documents_perplexities() -> None:
+    losses = Losses()
+    losses.add("one", ["a", "a", "b", "c"], {"base": [0.0, 2.0, 0.5, 4.0]})
+    assert median_perplexity(losses) == {"one": {"base": pytest.approx(np.e)}}
 
 
 def test_all_of_a_gain_is_a_share_of_one(circle: Make) -> None:

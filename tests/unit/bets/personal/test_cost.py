@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sharedllm.bets.personal import Circle, bytes_at_fp16, front, step_cpu_s
+from sharedllm.bets.evidence import Interval
+from sharedllm.bets.personal import Circle, bytes_and_nats, bytes_at_fp16, front, step_cpu_s
 
 Make = Callable[..., Circle]
 
@@ -43,3 +44,11 @@ def test_who_costs_more_and_gains_less_is_behind_the_front() -> None:
 
 def test_who_gains_as_much_for_more_is_behind_the_front() -> None:
     assert front({"cheap": (1.0, 0.1), "dear": (2.0, 0.1)}) == {"cheap": True, "dear": False}
+
+
+def test_a_method_is_one_point_at_its_bytes() -> None:
+    drawn = bytes_and_nats(
+        {"large": 900, "small": 20},
+        {"large": Interval(0.3, 0.2, 0.4, 0.95, 5), "small": Interval(0.1, 0.0, 0.2, 0.95, 5)},
+    )
+    assert (drawn.x, drawn.y) == ([20.0, 900.0], {"small": [0.1, None], "large": [None, 0.3]})
