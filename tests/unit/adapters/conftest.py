@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ from sharedllm.model.transformer import Transformer
 from sharedllm.store import Loaded, Manifest
 
 
-def _base(experts: int) -> Loaded:
+def small_base(experts: int) -> Loaded:
     torch.manual_seed(experts)
     config = Config(
         vocab_size=61,
@@ -35,26 +38,36 @@ def _base(experts: int) -> Loaded:
     return Loaded(model, None, manifest)  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
+@contextmanager
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 @pytest.fixture(params=[0, 4], ids=["dense", "experts"])
 def base(request) -> Loaded:
-    return _base(request.param)
+    return small_base(request.param)
 
 
 @pytest.fixture
 def dense() -> Loaded:
-    return _base(0)
+    return small_base(0)
+
+
+def habit() -> Tensor:
+    """A user with a habit: every token is the one before plus 7, or plus 8."""
+    generator = torch.Generator().manual_seed(5)
+    return (torch.arange(400) * 7 + torch.randint(2, (400,), generator=generator).cumsum(0)) % 61
 
 
 @pytest.fixture(name="text_T")
 def text() -> Tensor:
-    """A user with a habit: every token is the one before plus 7, or plus 8."""
-    generator = torch.Generator().manual_seed(5)
-    return (torch.arange(400) * 7 + torch.randint(2, (400,), generator=generator).cumsum(0)) % 61
+    return habit()

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharedllm.adapters import METHODS, Budget, applied, fit
+from sharedllm.adapters import METHODS, Budget, Fit, applied, fit
 from sharedllm.errors import BadAdapter, BadRecipe
 from sharedllm.model.transformer import Transformer
 from sharedllm.store import Loaded
+from tests.unit.adapters.conftest import habit, one_thread, small_base
 
 TRAINED = ["norm", "norm+bias", "lora", "full"]
 SMALL = Budget(tokens=640, batch=4, window=16, evaluations=2, validation=96)
@@ -29,22 +30,33 @@ def loss(model: Transformer, text_T: Tensor) -> float:
         return float(F.cross_entropy(model(text_T[None, :-1])[0], text_T[1:]))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_fit_leaves_the_base_bit_for_bit(base, text_T, method):
+@pytest.fixture(scope="module", params=METHODS)
+def method(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[0, 4], ids=["dense", "experts"])
+def done(request, method) -> tuple[Loaded, dict[str, Tensor], Fit]:
+    """A base after a fit, its weights before, and what was made of it."""
+    base, text_T = small_base(request.param), habit()
     before = {name: weight.detach().clone() for name, weight in base.model.named_parameters()}
-    fitted(base, text_T, method)
+    with one_thread():
+        return base, before, fitted(base, text_T, method, seed=3)
+
+
+def test_a_fit_leaves_the_base_bit_for_bit(done):
+    base, before, _ = done
     assert all(torch.equal(before[name], weight) for name, weight in base.model.named_parameters())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_fit_leaves_no_gradient_and_no_frozen_weight_on_the_base(base, text_T, method):
-    fitted(base, text_T, method)
+def test_a_fit_leaves_no_gradient_and_no_frozen_weight_on_the_base(done):
+    base, _, _ = done
     assert all(weight.requires_grad and weight.grad is None for weight in base.model.parameters())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_same_seed_gives_the_same_bits(base, text_T, method):
-    one, two = (fitted(base, text_T, method, seed=3) for _ in range(2))
+def test_the_same_seed_gives_the_same_bits(done, text_T, method):
+    base, _, one = done
+    two = fitted(base, text_T, method, seed=3)
     assert one.train_nats == two.train_nats
     assert all(
         torch.equal(one.adapter.tensors[name], two.adapter.tensors[name]) for name in one.adapter.tensors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sharedllm import store
+from sharedllm.cli.main import main
 from sharedllm.cli.model import app
 from sharedllm.model import Tokenizer, Transformer
 
@@ -61,13 +61,19 @@ def test_generate_repeats_itself_with_the_same_seed() -> None:
         (["show", "nobody"], "There is no model 'nobody'"),
     ],
 )
-def test_what_can_not_be_done_is_one_sentence(arguments: list[str], sentence: str) -> None:
-    code = (
-        f"import sys; sys.argv[1:] = {['model', *arguments]!r}; from sharedllm.cli.main import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert sentence in done.stderr
+def test_what_can_not_be_done_is_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # as ``main`` would, for good
+    monkeypatch.setattr(sys, "argv", ["sharedllm", "model", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capfd.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert sentence in said.err
 
 
 def test_clean_says_what_it_removed() -> None:

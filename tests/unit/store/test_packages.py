@@ -18,6 +18,16 @@ from sharedllm.store import packages
 
 WHEEL = "texts-1.0-py3-none-any.whl"
 SDIST = "texts-1.0.tar.gz"
+EITHER = [
+    SDIST,
+    pytest.param(WHEEL, marks=pytest.mark.slow),
+]  # wheels are fetched by pip, which takes seconds
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHAREDLLM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def wheel_bytes() -> bytes:
@@ -113,13 +123,14 @@ def test_nothing_of_a_source_distribution_is_executed(index: Index, tmp_path: Pa
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.slow
 def test_progress_ends_with_all_bytes(index: Index) -> None:
     data, told = wheel_bytes(), []
     packages.fetch("texts", "1.0", index.put(WHEEL, data), WHEEL, lambda *report: told.append(report))
     assert told[-1] == (f"Fetching {WHEEL}", len(data), len(data))
 
 
-@pytest.mark.parametrize("filename", [WHEEL, SDIST])
+@pytest.mark.parametrize("filename", EITHER)
 def test_a_file_of_another_hash_is_refused_and_thrown_away(index: Index, home: Path, filename: str) -> None:
     found = index.put(filename, wheel_bytes() if filename == WHEEL else sdist_bytes(home))
     with pytest.raises(DownloadFailed, match=found):
@@ -127,7 +138,7 @@ def test_a_file_of_another_hash_is_refused_and_thrown_away(index: Index, home: P
     assert kept(home) == []
 
 
-@pytest.mark.parametrize("filename", [WHEEL, SDIST])
+@pytest.mark.parametrize("filename", EITHER)
 def test_a_connection_that_ends_early_leaves_nothing(index: Index, home: Path, filename: str) -> None:
     sha256 = index.put(filename, wheel_bytes() if filename == WHEEL else sdist_bytes(home))
     index.cut = 10
@@ -136,6 +147,7 @@ def test_a_connection_that_ends_early_leaves_nothing(index: Index, home: Path, f
     assert kept(home) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing(index: Index, home: Path) -> None:
     def interrupt(what: str, done: int, total: int | None) -> None:
         raise KeyboardInterrupt
@@ -145,7 +157,7 @@ def test_an_interrupt_leaves_nothing(index: Index, home: Path) -> None:
     assert kept(home) == []
 
 
-@pytest.mark.parametrize("filename", [WHEEL, SDIST])
+@pytest.mark.parametrize("filename", EITHER)
 def test_a_package_that_does_not_exist_is_a_sentence(index: Index, home: Path, filename: str) -> None:
     with pytest.raises(DownloadFailed, match="by hand"):
         packages.fetch("texts", "1.0", "0" * 64, filename)
@@ -159,6 +171,7 @@ def test_a_file_put_in_place_by_hand_needs_no_index(home: Path) -> None:
     assert packages.fetch("texts", "1.0", sha256, WHEEL) == home / "packages" / WHEEL
 
 
+@pytest.mark.slow
 def test_a_file_that_was_damaged_in_the_store_is_fetched_again(index: Index, home: Path) -> None:
     data = wheel_bytes()
     sha256 = index.put(WHEEL, data)

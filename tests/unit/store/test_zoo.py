@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from sharedllm import store
 from sharedllm.errors import BadModelFile, UnknownName
 from sharedllm.model import Tokenizer, Transformer
 from sharedllm.store import Blobs, Manifest, conversion, zoo
+from tests.processes import Program
 from tests.unit.store.conftest import CONFIG
 
 Reference = transformers.LlamaForCausalLM
@@ -215,10 +214,8 @@ def test_a_conversion_whose_blob_was_deleted_is_done_again(
 def test_two_processes_may_load_the_same_file_at_once(write_gguf: WriteGGUF, reference: Reference) -> None:
     path = write_gguf(reference)
     code = f"from sharedllm import store; print(store.load({str(path)!r}).manifest.sha256)"
-    both = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    assert {child.communicate()[0].strip() for child in both} == {store.resolve(path).sha256}
+    both = [Program(code) for _ in range(2)]
+    assert {program.wait()[1].strip() for program in both} == {store.resolve(path).sha256}
 
 
 def test_a_full_disk_while_converting_leaves_nothing(
@@ -229,10 +226,9 @@ def test_a_full_disk_while_converting_leaves_nothing(
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         f"sys.argv = ['sharedllm', 'model', 'fetch', {str(write_gguf(reference))!r}]; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "could not be written (File too large); nothing half-written was left" in done.stderr
+    ended, _, complained = Program(code).wait()
+    assert (ended, complained.count("\n")) == (1, 1)
+    assert "could not be written (File too large); nothing half-written was left" in complained
     assert files(home) == []
 
 

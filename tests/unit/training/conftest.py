@@ -47,6 +47,10 @@ def counting(length: int = 4_000, stride: int = 1) -> torch.Tensor:
     return tokens
 
 
+def counted() -> Streams:
+    return Streams({"up": counting(), "threes": counting(2_000, 3)})
+
+
 @pytest.fixture
 def recipe() -> Recipe:
     return TINY
@@ -64,7 +68,7 @@ def new_stream() -> Callable[..., torch.Tensor]:
 
 @pytest.fixture
 def streams() -> Streams:
-    return Streams({"up": counting(), "threes": counting(2_000, 3)})
+    return counted()
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,8 @@ import torch
 from sharedllm.errors import BadRecipe
 from sharedllm.model import Transformer
 from sharedllm.training import Recipe, Report, Step, Streams, train
+from tests.processes import Program
+from tests.unit.training.conftest import TINY, counted, tiny_model
 
 # Runs in a process of its own: trains past its second checkpoint, says so, and then hangs until it is killed
 KILLED = """
@@ -44,10 +43,10 @@ def weights(model: Transformer) -> list[torch.Tensor]:
     return list(model.state_dict().values())
 
 
-@pytest.fixture
-def undisturbed(streams: Streams, recipe: Recipe, new_model: NewModel) -> tuple[Report, Transformer]:
-    model = new_model()
-    return train(model, streams, recipe, seed=1), model
+@pytest.fixture(scope="module")
+def undisturbed() -> tuple[Report, Transformer]:
+    model = tiny_model()
+    return train(model, counted(), TINY, seed=1), model
 
 
 def test_a_tiny_model_learns_more_than_letter_frequencies(
@@ -116,13 +115,10 @@ def test_a_killed_run_resumes_bit_for_bit(
 ) -> None:
     path = tmp_path / "run.pt"
     tiny = Path(__file__).with_name("conftest.py")
-    command = [sys.executable, "-c", KILLED, str(tiny), str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        said = child.stdout.readline()
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert said == b"ready\n"
+    with Program(KILLED, tiny, path) as run:
+        said = run.stdout.readline()
+        run.kill()
+    assert said == "ready\n"
     resumed, steps = new_model(), list[Step]()
     report = train(resumed, streams, recipe, seed=1, checkpoint=path, on_step=steps.append)
     assert [step.step for step in steps] == [8, 9, 10, 11]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sharedllm.adapters import METHODS, Adapter, applied
-from sharedllm.adapters.personal import Plan, fit_text, report, verdict
+from sharedllm.adapters.personal import Personal, Plan, fit_text, report, verdict
 from sharedllm.adapters.personal import search as search_module
 from sharedllm.corpus import Document
 from sharedllm.errors import BadAdapter, BadText
@@ -54,6 +54,11 @@ def documents(text: str, count: int = 30) -> list[Document]:
 HABIT = "the same words again and again, " * 5
 
 
+@pytest.fixture(scope="module")
+def habitual(small: Loaded) -> Personal:
+    return fit_text(small, documents(HABIT), plan=PLAN)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_habit_is_learnt_and_the_report_says_that_it_helped(small, method):
     made = fit_text(small, documents(HABIT), method=method, plan=PLAN)
@@ -68,8 +73,8 @@ def test_the_base_stays_bit_for_bit(small):
     assert all(torch.equal(before[name], weight) for name, weight in small.model.named_parameters())
 
 
-def test_the_same_text_gives_the_same_adapter(small):
-    one, two = (fit_text(small, documents(HABIT), plan=PLAN) for _ in range(2))
+def test_the_same_text_gives_the_same_adapter(small, habitual):
+    one, two = habitual, fit_text(small, documents(HABIT), plan=PLAN)
     assert all(torch.equal(one.adapter.tensors[n], two.adapter.tensors[n]) for n in one.adapter.tensors)
     assert one.gain == two.gain
 
@@ -92,9 +97,8 @@ def test_noise_is_not_said_to_have_helped(small):
     assert made.gain.nats < 0.02
 
 
-def test_held_out_text_chooses_nothing(small, monkeypatch):
-    given = documents(HABIT)
-    made = fit_text(small, given, plan=PLAN)
+def test_held_out_text_chooses_nothing(small, habitual):
+    given, made = documents(HABIT), habitual
     from sharedllm.adapters.personal import split
 
     held = {d.id for d in split(given).test}
@@ -132,24 +136,22 @@ def test_what_is_said_of_an_adapter_is_json_without_text_or_names(small):
     assert "again" not in said
 
 
-def test_rounding_costs_are_measured_for_every_precision(small):
-    made = fit_text(small, documents(HABIT), plan=PLAN)
-    assert made.rounding_nats.keys() == {"fp32", "fp16", "int8"}
-    assert made.rounding_nats["fp32"] == 0.0
-    assert all(math.isfinite(nats) for nats in made.rounding_nats.values())
+def test_rounding_costs_are_measured_for_every_precision(habitual):
+    assert habitual.rounding_nats.keys() == {"fp32", "fp16", "int8"}
+    assert habitual.rounding_nats["fp32"] == 0.0
+    assert all(math.isfinite(nats) for nats in habitual.rounding_nats.values())
 
 
-def test_the_gain_is_that_of_the_adapter_on_held_out_text(small):
-    made = fit_text(small, documents(HABIT), plan=PLAN)
+def test_the_gain_is_that_of_the_adapter_on_held_out_text(small, habitual):
     from sharedllm.adapters.personal import split
     from sharedllm.adapters.personal.gain import excerpt_nats
     from sharedllm.corpus import excerpts
 
     test = excerpts(small.tokenizer.encode, split(documents(HABIT)).test, 512, 32)
     before = torch.cat(excerpt_nats(small.model, test))
-    with applied(small.model, Adapter("norm", "b" * 64, made.adapter.tensors)):
+    with applied(small.model, Adapter("norm", "b" * 64, habitual.adapter.tensors)):
         after = torch.cat(excerpt_nats(small.model, test))
-    assert made.gain.nats == pytest.approx(float((before - after).mean()), abs=1e-5)
+    assert habitual.gain.nats == pytest.approx(float((before - after).mean()), abs=1e-5)
 
 
 def test_too_little_text_is_refused_with_how_much_is_needed(small):

@@ -76,6 +76,7 @@ def test_a_blob_is_whole_after_all_damage(signed: Signed) -> None:
     assert kinds.count("flipped bit") == 3
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same_digest(signed: Signed, tmp_path: Path) -> None:
     alone = Alone(tmp_path / "alone")
     alone.take(signed)

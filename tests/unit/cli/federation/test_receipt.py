@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sharedllm.cli.federation.receipt import app
+from sharedllm.cli.main import main
 from sharedllm.errors import BadReceipt
 from tests.unit.attribution.receipts.making import CLIENT_KEY, log_key, of, receipt
 
@@ -53,11 +54,16 @@ def test_a_forged_receipt_is_refused(forged):
 
 
 @pytest.mark.parametrize(("command", "code"), [(["verify"], 1), (["show"], 1)])
-def test_the_exit_code_of_a_forged_receipt_is_one_and_its_sentence_on_stderr(forged, command, code):
-    script = [sys.executable, "-m", "sharedllm.cli.main", "receipt", *command, str(forged)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith("sharedllm: Record 1 (tokens) was changed")
+def test_the_exit_code_of_a_forged_receipt_is_one_and_its_sentence_on_stderr(
+    forged, command, code, monkeypatch, capfd
+):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # as ``main`` would, for good
+    monkeypatch.setattr(sys, "argv", ["sharedllm", "receipt", *command, str(forged)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capfd.readouterr()
+    assert (ended.value.code, said.out) == (code, "")
+    assert said.err.startswith("sharedllm: Record 1 (tokens) was changed")
 
 
 def test_verifying_needs_no_torch(file):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -18,6 +16,7 @@ from sharedllm.errors import BadLog
 from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.operations import metrics
 from sharedllm.nodes.primary import audit
+from tests.processes import Program
 from tests.unit.nodes.audit.conftest import head, say
 
 WAIT_S = 30.0
@@ -215,9 +214,8 @@ def test_a_killed_process_leaves_what_it_had_said(opened, tmp_path):
             pass
         os.kill(os.getpid(), signal.SIGKILL)
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert done.returncode == -9, done.stderr.decode()
+    ended, _, complained = Program(textwrap.dedent(script), tmp_path).wait()
+    assert ended == -9, complained
     auditor = opened()
     assert len(verify(auditor.receipt("done", WAIT_S)).answer.tokens) == 4
     interrupted = verify(auditor.receipt("open", WAIT_S))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from sharedllm import adapters, store
 from sharedllm.errors import BadModelFile
 from sharedllm.store import Blobs, specialists
 from sharedllm.store.specialists import Signed
+from tests.processes import Program
 
 A_DAY_S = 86_400
 
@@ -30,13 +29,6 @@ def forgotten(*contents: bytes) -> list[Path]:
         path.write_bytes(content)
         paths.append(path)
     return paths
-
-
-def child(code: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ.copy()
-    )
 
 
 def test_what_nothing_names_is_removed() -> None:
@@ -81,9 +73,7 @@ def test_the_base_of_somebodys_adapter_stays(
 
 def named_blobs() -> set[str]:
     """Run a collection in a process that holds nothing, and list what is left."""
-    done = child("from sharedllm import store; store.collect()")
-    done.communicate()
-    assert done.returncode == 0
+    assert Program("from sharedllm import store; store.collect()").wait()[0] == 0
     return {path.name for path in Blobs().root.glob("??/*")}
 
 
@@ -131,29 +121,28 @@ print(float(sum(t.double().sum() for t in tensors.values())))
 
 
 @pytest.fixture
-def mapped(base: store.Manifest) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def mapped(base: store.Manifest) -> Iterator[tuple[Program, Path]]:
     """A process that has an unnamed model mapped; this one holds nothing of it."""
     path = Blobs().path(base.weights_sha256)
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)
-    with child(HOLDER, path.name) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "mapped\n"
-        yield process, path
-        process.kill()
+    with Program(HOLDER, path.name) as program:
+        assert program.stdout.readline() == "mapped\n"
+        yield program, path
+        program.kill()
 
 
-def test_what_a_live_process_has_mapped_stays(mapped: tuple[subprocess.Popen[str], Path]) -> None:
+def test_what_a_live_process_has_mapped_stays(mapped: tuple[Program, Path]) -> None:
     _, path = mapped
     assert path in store.collect().in_use
     assert path.exists()
 
 
-def test_and_goes_when_that_process_was_killed(mapped: tuple[subprocess.Popen[str], Path]) -> None:
-    process, path = mapped
-    process.send_signal(signal.SIGKILL)
-    process.wait(20)
+def test_and_goes_when_that_process_was_killed(mapped: tuple[Program, Path]) -> None:
+    program, path = mapped
+    program.kill()
+    program.wait()
     assert path in store.collect().removed
 
 
@@ -207,9 +196,7 @@ store.collect()
 def test_killed_in_the_middle_it_leaves_a_store_that_the_next_one_cleans(after: int, adapted: Signed) -> None:
     specialists.publish("worn", adapted)
     forgotten(b"a", b"b", b"c", b"d", b"e")
-    process = child(KILLED, str(after))
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert Program(KILLED, after).wait()[0] == -signal.SIGKILL
     assert len(store.collect().removed) == 5 - after
     specialists.live(adapted)
 
@@ -224,10 +211,9 @@ input()
 
 def test_a_blob_that_is_written_meanwhile_waits_and_stays() -> None:
     with Blobs().unchanging(alone=True):
-        process = child(WRITER)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "asking\n"
+        program = Program(WRITER)
+        assert program.stdout.readline() == "asking\n"
         assert not list(Blobs().root.glob("??/*"))
-    sha256 = process.stdout.readline().strip()
+    sha256 = program.stdout.readline().strip()
     assert store.collect().in_use == (Blobs().path(sha256),)
-    process.communicate("\n")
+    program.wait()
