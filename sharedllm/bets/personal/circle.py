@@ -170,12 +170,21 @@ class Circle:
 
     def vetted(self, user: str, adapter: adapters.Adapter) -> adapters.Adapter | None:
         """Give the adapter if it helps on the user's validation text, else None (the base)."""
-        text, window = self.authors[user].validation, self.budget.window
-        count, room = min(self.budget.validation, len(text) - 1) // window, len(text) - 1 - window
-        starts = [room * i // max(1, count - 1) for i in range(count)]
-        judge = [Excerpt("validation", tuple(text[start : start + window + 1])) for start in starts]
+        judge = self._judge(user)
         helps = scored(self.base, judge, adapter).sum() < scored(self.base, judge).sum()
         return adapter if helps else None
+
+    def prefix(self, user: str, lengths: Sequence[int]) -> list[int]:
+        """Give the end of the user's training text, of the length that serves validation text best.
+
+        ``lengths`` are tokens, at least one; a model reads badly behind more text than it was trained on.
+        """
+        text = self.authors[user].train
+        ends = [text[-length:] for length in lengths]
+        if len(ends) == 1:
+            return ends[0]
+        judge = self._judge(user)
+        return min(ends, key=lambda end: scored(self.base, judge, prefix=end).sum())
 
     def losses(self, arms: Arms, users: Sequence[str] | None = None) -> Losses:
         """Score arms on held-out text; an arm of several adapters counts as their mean loss.
@@ -190,6 +199,12 @@ class Circle:
             }
             table.add(name, self.authors[name].documents, scores)
         return table
+
+    def _judge(self, user: str) -> list[Excerpt]:
+        text, window = self.authors[user].validation, self.budget.window
+        count, room = min(self.budget.validation, len(text) - 1) // window, len(text) - 1 - window
+        starts = [room * i // max(1, count - 1) for i in range(count)]
+        return [Excerpt("validation", tuple(text[start : start + window + 1])) for start in starts]
 
     def _noise(self, seed: int) -> tuple[list[int], list[int]]:
         high = self.base.model.config.vocab_size

@@ -109,6 +109,17 @@ def test_a_prefix_is_read_before_each_excerpt(circle: Make) -> None:
     )
 
 
+def test_the_prefix_is_as_long_as_serves_validation_text_best(
+    circle: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse_the_further_from_four(*_: object, prefix: list[int]) -> np.ndarray:
+        return np.array([abs(len(prefix) - 4.0)])
+
+    monkeypatch.setattr(room, "scored", worse_the_further_from_four)
+    one = circle()
+    assert one.prefix("count", [2, 5, 9]) == one.authors["count"].train[-5:]
+
+
 def test_a_comparison_has_the_sign_of_what_is_lost_without(circle: Make) -> None:
     one = circle()
     losses = one.losses({"base": lambda user: [None], "own": lambda user: [one.own(user, 0)]})
