@@ -1,7 +1,5 @@
-"""One node as a process: it keeps its account in a file and speaks in datagrams, all through a relay.
-
-A datagram is receiver, sender and kind (a byte each), and what it carries: a claim with the bytes it is for,
-an acknowledgement, or (to the relay itself) whether this node is done. See ``processes``.
+"""One node as a process: it keeps its account in a file and speaks in datagrams, all through a relay; see
+``processes``.
 """
 
 from __future__ import annotations
@@ -16,31 +14,24 @@ from pathlib import Path
 
 from sharedllm.nodes.settlement.account import Account
 from sharedllm.nodes.settlement.errors import CreditSpent, StatementRefused
-from sharedllm.nodes.settlement.journal import Journal
+from sharedllm.nodes.settlement.journal import Journal, Memory
 from sharedllm.nodes.settlement.transfers import Acknowledgement, Claim
+from sharedllm.nodes.settlement.trials.datagrams import (
+    ACKNOWLEDGED,
+    CLAIMED,
+    DATAGRAM_BYTES,
+    DONE,
+    RELAY,
+    carried,
+    claim_with,
+    content,
+)
 from sharedllm.nodes.settlement.trials.parties import party
 
-__all__ = ["ACKNOWLEDGED", "CLAIMED", "DONE", "RELAY", "carried", "content", "main"]
+__all__ = ["main"]
 
-CLAIMED, ACKNOWLEDGED, DONE = 0, 1, 2
-RELAY = 255
-_DATAGRAM = 1 << 16
-_LEAST_BYTES, _MOST_BYTES = 1000, 9000
 _TURN_S, _RESEND_S, _STATUS_S = 0.005, 0.2, 0.2
 _LIE_BYTES = 500
-
-
-def content(server: int, client: int, number: int) -> bytes:
-    """The bytes of a transfer: the same whenever they are made, so that they outlive the process."""
-    name = f"{server}/{client}/{number}".encode()
-    draw = int.from_bytes(hashlib.sha256(name).digest()[:4], "big")
-    return hashlib.shake_128(name).digest(_LEAST_BYTES + draw % (_MOST_BYTES - _LEAST_BYTES))
-
-
-def carried(payload: bytes) -> tuple[bytes, bytes]:
-    """A claim's statement and the bytes that came with it."""
-    length = int.from_bytes(payload[:2], "big")
-    return payload[2 : 2 + length], payload[2 + length :]
 
 
 class _Node:
@@ -49,7 +40,7 @@ class _Node:
         self.number, self._transfers, self._lies = number, transfers, lies
         self._others = [n for n in range(nodes) if n != number]
         self._ids = [one.id for one in signers]
-        self.account = Account(signers[number], Journal(Path(journal)))
+        self.account = Account(signers[number], Journal(Path(journal)) if journal else Memory())
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.relay = ("127.0.0.1", 0)
@@ -105,7 +96,7 @@ class _Node:
         self._sent_s[other] = time.monotonic()
         statement = claim.to_bytes()
         body = content(self.number, other, claim.number)
-        self._send(other, CLAIMED, len(statement).to_bytes(2, "big") + statement + body)
+        self._send(other, CLAIMED, claim_with(statement, body))
 
     def _send(self, receiver: int, kind: int, payload: bytes) -> None:
         self.socket.sendto(bytes([receiver, self.number, kind]) + payload, self.relay)
@@ -127,7 +118,7 @@ def main() -> None:
         if sys.stdin in ready:
             return
         if node.socket in ready:
-            node.hear(node.socket.recv(_DATAGRAM))
+            node.hear(node.socket.recv(DATAGRAM_BYTES))
         node.turn()
 
 

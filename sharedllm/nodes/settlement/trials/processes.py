@@ -24,14 +24,21 @@ from pathlib import Path
 from sharedllm.nodes.settlement.account import Account, Given, Taken
 from sharedllm.nodes.settlement.journal import Journal
 from sharedllm.nodes.settlement.transfers import Acknowledgement, Claim
-from sharedllm.nodes.settlement.trials.child import ACKNOWLEDGED, CLAIMED, DONE, RELAY, carried, content
 from sharedllm.nodes.settlement.trials.clock import Conditions
+from sharedllm.nodes.settlement.trials.datagrams import (
+    ACKNOWLEDGED,
+    CLAIMED,
+    DATAGRAM_BYTES,
+    DONE,
+    RELAY,
+    carried,
+    content,
+)
 from sharedllm.nodes.settlement.trials.parties import party
 
 __all__ = ["Survived", "Trial"]
 
-_DATAGRAM = 1 << 16
-_TURN_S = 0.02
+_TURN_S, _DRAIN_S = 0.02, 1.0
 
 
 @dataclass
@@ -62,7 +69,8 @@ class Trial:
     """``nodes`` processes under ``folder`` that each give ``transfers`` transfers to each other.
 
     One is killed and started again after every ``kill_every`` datagrams, ``kills`` times. ``liar``: the last
-    node claims too much in every fifth transfer.
+    node claims too much in every fifth transfer. Not ``durable``: nodes keep their journals in memory, so
+    that a kill must show.
     """
 
     def __init__(
@@ -76,9 +84,11 @@ class Trial:
         kill_every: int,
         seed: int,
         liar: bool = True,
+        durable: bool = True,
     ) -> None:
         self._folder, self._nodes, self._transfers, self._seed = folder, nodes, transfers, seed
         self._conditions, self._kills, self._kill_every = conditions, kills, kill_every
+        self._durable = durable
         self._liars = {nodes - 1} if liar else set()
         self._draw = random.Random(seed)
         self._parties = [party(seed, n) for n in range(nodes)]
@@ -116,10 +126,7 @@ class Trial:
                 self._kill_one()
             elif found.kills == self._kills and honest <= self._done:
                 return
-            try:
-                datagram = self._socket.recv(_DATAGRAM)
-            except TimeoutError:
-                datagram = b""
+            datagram = self._receive()
             if datagram and datagram[0] == RELAY:
                 assert datagram[2] == DONE
                 (self._done.add if datagram[3] else self._done.discard)(datagram[1])
@@ -127,6 +134,12 @@ class Trial:
                 self._pass_on(datagram)
             while self._late and self._late[0][0] <= time.monotonic():
                 self._deliver(heapq.heappop(self._late)[2])
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(DATAGRAM_BYTES)
+        except TimeoutError:
+            return b""
 
     def _pass_on(self, datagram: bytes) -> None:
         self._note(datagram)
@@ -186,7 +199,7 @@ class Trial:
             "nodes": self._nodes,
             "transfers": self._transfers,
             "seed": self._seed,
-            "journal": str(self._journal(node)),
+            "journal": str(self._journal(node)) if self._durable else "",
             "lies": node in self._liars,
             "relay": self._socket.getsockname()[1],
         }
@@ -200,12 +213,8 @@ class Trial:
         _kill(self._running.pop(node)[0])
         self._found.kills += 1
         self._done.discard(node)
-        while True:  # what it said before it died
-            try:
-                self._socket.settimeout(_TURN_S)
-                datagram = self._socket.recv(_DATAGRAM)
-            except TimeoutError:
-                break
+        heard_s = time.monotonic() + _DRAIN_S  # what it said before it died is here already, in order
+        while time.monotonic() < heard_s and (datagram := self._receive()):
             if datagram[0] != RELAY:
                 self._pass_on(datagram)
         account = self._account(node)
