@@ -9,11 +9,12 @@ Bets that rest on this room: none decides by it; b037 and b046 say what to expec
 
 from __future__ import annotations
 
+from sharedllm.adapters.personal.courses import quick_products
 from sharedllm.adapters.personal.fitting import Personal, fit_text
 from sharedllm.adapters.personal.gain import Gain
 from sharedllm.adapters.personal.reading import Reading, Skipped, read_texts
 from sharedllm.adapters.personal.report import report, verdict
-from sharedllm.adapters.personal.search import Plan, Search, Trial, quick_products
+from sharedllm.adapters.personal.search import Plan, Search, Trial
 from sharedllm.adapters.personal.splitting import Splits, split
 
 __all__ = [

@@ -7,13 +7,10 @@ leaves out of a full sweep: a rate that starts slowly and ends well.
 
 The floor, in multiplications and additions of a model of P weights in products: 2P per token forward and 2P
 for the gradient of the hidden states; frozen weights need no gradient (2P more). At SmolLM2-135M that is 0.54
-GFLOP per token: ``bf16`` where the processor multiplies it natively. Not with experts: each gets another
-number of rows at each step, and oneDNN prepares every new shape of a bf16 product anew (the toy base learnt
-30 times slower so, measured).
+GFLOP per token. ``courses`` says how close a step comes to it.
 
 Warm-up, then constant, then linearly to zero over the second half (Hägele et al. 2405.18392: as good as a
-cosine, and its first part does not depend on the length). Otherwise the recipe of ``fit``: AdamW, gradients
-clipped to norm 1.
+cosine, and its first part does not depend on the length). Otherwise the recipe of ``fit``.
 """
 
 from __future__ import annotations
@@ -23,24 +20,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sharedllm.adapters.apply import TRAINED
-from sharedllm.adapters.fit import Budget, batches, spread, window_nats
+from sharedllm.adapters.fit import Budget, batches, spread
+from sharedllm.adapters.personal.courses import Branch, Course, course
 from sharedllm.adapters.personal.meter import Meter
 from sharedllm.adapters.sweep import CENTRES
 from sharedllm.errors import BadText
 from sharedllm.model.transformer import Transformer
-from sharedllm.training.optimizer import adamw
 
-__all__ = ["Plan", "Search", "Trial", "quick_products", "search"]
+__all__ = ["Plan", "Search", "Trial", "search"]
 
 _STEP = math.sqrt(10.0)
 _MOST_RATES = 5
-_CLIP = 1.0
 _PATIENCE = 2
-_ROWS = 4  # windows of one forward where nothing is learnt
 _MARKS = (0.4, 0.7, 1.0)  # of the steps: when validation is looked at, after the first sixth
 
 
@@ -85,15 +78,6 @@ class Search:
     steps: int
 
 
-def quick_products(model: Transformer) -> str:
-    """Name the format in which this machine multiplies fastest while ``model`` learns."""
-    if model.embed.weight.device.type != "cpu":
-        return "bf16"
-    can = torch.cpu.get_capabilities()
-    native = can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16")
-    return "bf16" if native and not model.config.experts else "fp32"
-
-
 def work(plan: Plan, train_tokens: int, validation_tokens: int) -> int:
     """Count what a search of three rates takes, in trained tokens; a forward alone is half of one."""
     steps = plan.steps(train_tokens)
@@ -115,102 +99,80 @@ def search(
                 f"{plan.window + 1}; give more text."
             )
     budget = Budget(plan.window, 1, plan.window, validation=max(plan.window, plan.validation_tokens))
-    return _Searcher(base, method, seed, plan.steps(len(train_T)), spread(held_T, budget), meter).run(
-        batches(train_T, budget, seed)
-    )
-
-
-class _Branch:
-    """A twin at one learning rate, and how far it has come."""
-
-    def __init__(self, base: Transformer, method: str, lr: float, seed: int, steps: int) -> None:
-        self.precision = quick_products(base)
-        self.tuned = TRAINED[method](base, seed, self.precision)
-        self.lr, self.steps = lr, steps
-        self.optimizer = adamw(self.tuned.parameters, lr)
-        self.nats: list[float] = []
-
-    def learn(self, windows_BT: Tensor) -> bool:
-        """Make one step; False where the loss or its gradient is no number any more."""
-        nats = window_nats(self.tuned.model, windows_BT, self.precision)
-        nats.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.tuned.parameters, _CLIP)
-        self.nats.append(nats.item())
-        if not math.isfinite(self.nats[-1] + norm.item()):
-            return False
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * _share(len(self.nats), self.steps)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return True
-
-    @torch.no_grad()
-    def loss(self, held_BT: Tensor) -> float:
-        parts = torch.split(held_BT, _ROWS)
-        nats = [float(window_nats(self.tuned.model, part, self.precision)) * len(part) for part in parts]
-        return math.fsum(nats) / len(held_BT)
+    held_BT, steps = spread(held_T, budget), plan.steps(len(train_T))
+    searcher = _Searcher(course(base, method, seed), CENTRES[method], steps, held_BT, meter)
+    return searcher.run(batches(train_T, budget, seed))
 
 
 @dataclass
 class _Searcher:
     """What all branches share."""
 
-    base: Transformer
-    method: str
-    seed: int
+    course: Course
+    centre: float
     steps: int
     held_BT: Tensor
     meter: Meter
     trials: dict[int, Trial] = field(default_factory=dict)
 
     def run(self, dealt: Iterator[Tensor]) -> Search:
-        first = list(itertools.islice(dealt, _probe(self.steps)))
-        branch = self._branch(0)
-        kept, curve = branch.tuned.delta(), [(0, self._loss(branch))]
-        self._try(0, branch, first)
-        for at in self._rates():
-            rival = self._branch(at)
-            self._try(at, rival, first)
-            if self.trials[at].nats < min(t.nats for other, t in self.trials.items() if other != at):
-                branch = rival
-            del rival  # a full twin is large
+        first = [window_T for (window_T,) in itertools.islice(dealt, _probe(self.steps))]
+        branch = self._begin(0)
+        kept, curve = self.course.delta(branch), [(0, self._loss(branch))]
+        for group in self._rates():
+            rivals = {at: self._begin(at) for at in group}
+            self._try(rivals, first)
+            branch = rivals.get(self._leader(), branch)
+            del rivals  # a full twin is large
         kept = self._go_on(branch, dealt, kept, curve)
         trials = tuple(self.trials[at] for at in sorted(self.trials))
         best_step = min(curve, key=lambda mark: mark[1])[0]
         return Search(kept, branch.lr, trials, tuple(curve), best_step, self.steps)
 
-    def _branch(self, at: int) -> _Branch:
-        lr = float(f"{CENTRES[self.method] * _STEP**at:.6g}")
-        return _Branch(self.base, self.method, lr, self.seed, self.steps)
+    def _begin(self, at: int) -> Branch:
+        return self.course.begin(float(f"{self.centre * _STEP**at:.6g}"), self.steps)
 
-    def _rates(self) -> Iterator[int]:
-        """Give which rate to try next: the centre's neighbours, then past the edge at which the best is."""
-        yield from (-1, 1)
+    def _leader(self) -> int:
+        """Name the best rate so far; of equal ones that which was tried first."""
+        return min(self.trials, key=lambda at: self.trials[at].nats)
+
+    def _rates(self) -> Iterator[tuple[int, ...]]:
+        """Give which rates to try next: the centre and its neighbours, then past the edge."""
+        start, at_once = (0, -1, 1), self.course.at_once
+        yield from (start[i : i + at_once] for i in range(0, len(start), at_once))
         while len(self.trials) < _MOST_RATES:
             best = min(self.trials, key=lambda at: (self.trials[at].nats, at))
             if min(self.trials) < best < max(self.trials):
                 return
             self.meter.extend((self.held_BT.shape[1] - 1) * _probe(self.steps) + self.held_BT.numel() // 2)
-            yield best - 1 if best == min(self.trials) else best + 1
+            yield (best - 1 if best == min(self.trials) else best + 1,)
 
-    def _try(self, at: int, branch: _Branch, first: list[Tensor]) -> None:
-        going = all(self._learn(branch, row, "trying rate") for row in first)
-        nats = self._loss(branch) if going else math.inf
-        self.trials[at] = Trial(branch.lr, nats if math.isfinite(nats) else math.inf)
+    def _try(self, rivals: dict[int, Branch], first: list[Tensor]) -> None:
+        going = rivals
+        for window_T in first:
+            said = ", ".join(f"{rival.lr:.1e}" for rival in going.values())
+            able = self._learn(list(going.values()), window_T, f"trying rate {said}")
+            going = {at: rival for (at, rival), can in zip(going.items(), able, strict=True) if can}
+            if not going:
+                break
+        for at, rival in rivals.items():
+            nats = self._loss(rival) if at in going else math.inf
+            self.trials[at] = Trial(rival.lr, nats if math.isfinite(nats) else math.inf)
 
-    def _learn(self, branch: _Branch, row_BT: Tensor, doing: str) -> bool:
-        going = branch.learn(row_BT)
-        self.meter.add(row_BT.numel() - 1, f"{doing} {branch.lr:.1e}, {branch.nats[-1]:.2f} nats")
+    def _learn(self, branches: list[Branch], window_T: Tensor, doing: str) -> list[bool]:
+        going = self.course.learn(branches, window_T)
+        nats = min(branch.nats[-1] for branch in branches)
+        self.meter.add(len(branches) * (len(window_T) - 1), f"{doing}, {nats:.2f} nats")
         return going
 
-    def _loss(self, branch: _Branch) -> float:
-        nats = branch.loss(self.held_BT)
+    def _loss(self, branch: Branch) -> float:
+        nats = self.course.loss(branch, self.held_BT)
         self.meter.add(self.held_BT.numel() // 2, f"validation, {nats:.2f} nats")
         return nats
 
     def _go_on(
         self,
-        branch: _Branch,
+        branch: Branch,
         dealt: Iterator[Tensor],
         kept: dict[str, Tensor],
         curve: list[tuple[int, float]],
@@ -222,20 +184,16 @@ class _Searcher:
             curve.append((len(branch.nats), nats))
             worse += 1
             if nats < least:
-                kept, least, worse = branch.tuned.delta(), nats, 0
+                kept, least, worse = self.course.delta(branch), nats, 0
             mark = min((m for m in marks if m > len(branch.nats)), default=0)
             if worse >= _PATIENCE or not mark:
                 break
-            rows = itertools.islice(dealt, mark - len(branch.nats))
-            going = all(self._learn(branch, row, "learning at") for row in rows)
+            windows = itertools.islice(dealt, mark - len(branch.nats))
+            doing = f"learning at {branch.lr:.1e}"
+            going = all(self._learn([branch], window_T, doing)[0] for (window_T,) in windows)
             nats = self._loss(branch) if going else math.inf
         return kept
 
 
 def _probe(steps: int) -> int:
     return max(2, steps // 6)
-
-
-def _share(step: int, steps: int) -> float:
-    """The learning rate's share at step 1 … steps: linear warm-up over a tenth, the second half to zero."""
-    return min(1.0, step / max(1.0, 0.1 * steps)) * min(1.0, 2 * (steps - step + 1) / steps)

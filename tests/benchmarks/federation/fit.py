@@ -64,7 +64,7 @@ def _fitted(name: str, base: Loaded, asked_s: float, text: Document) -> list[str
     found = made.found
     assert found is not None  # a norm fit searches
     learnt, scored_low, scored = _tokens(made, found, Plan())
-    weights, low = _weights(base.model), quick_products(base.model)
+    weights, low = _weights(base.model), quick_products(base.model, "norm")
     flop = {low: weights * (4 * learnt + 2 * scored_low)}
     flop["fp32"] = flop.get("fp32", 0) + weights * 2 * scored
     rates = {precision: _rate(base.model, precision) for precision in flop}
@@ -85,7 +85,7 @@ def _fitted(name: str, base: Loaded, asked_s: float, text: Document) -> list[str
 
 def _tokens(made: Personal, found: Search, plan: Plan) -> tuple[int, int, int]:
     """Tokens that were learnt from, scored while fitting, and scored in fp32 to judge."""
-    rivals = (len(found.trials) - 1) * max(2, found.steps // 6)
+    rivals = (len(found.trials) - 1) * (max(2, found.steps // 6) - 1)  # the first step is common
     looks = len(found.trials) + len(found.validation_nats) - 1
     held = min(plan.validation_tokens, made.validation_tokens) // plan.window * plan.window
     judged = 2 * made.gain.tokens + 2 * min(_ROUNDED_TOKENS, made.gain.tokens)
