@@ -17,15 +17,18 @@ from sharedllm.bets.personal.compared import Compared, Pooled, compare, median_p
 from sharedllm.bets.personal.cost import bytes_and_nats, bytes_at_fp16, front, step_cpu_s
 from sharedllm.bets.personal.ensemble import Ensemble, ensemble
 from sharedllm.bets.personal.pairs import Pairs, pairwise
+from sharedllm.bets.personal.rounding import FORMS, Rounded, round_weights, rounded_base
 from sharedllm.bets.personal.scoring import SCORE_VERSION, scored
 
 __all__ = [
+    "FORMS",
     "SCORE_VERSION",
     "Circle",
     "Compared",
     "Ensemble",
     "Pairs",
     "Pooled",
+    "Rounded",
     "averaged",
     "bytes_and_nats",
     "bytes_at_fp16",
@@ -35,6 +38,8 @@ __all__ = [
     "kinship_p",
     "median_perplexity",
     "pairwise",
+    "round_weights",
+    "rounded_base",
     "scored",
     "share",
     "step_cpu_s",
