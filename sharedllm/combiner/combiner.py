@@ -49,7 +49,7 @@ class Combiner:
             logp_NV, logw_N = logp_NV[heard_N], logw_N[heard_N]
         if self.order == 1.0:
             return mixture(logp_NV, logw_N)
-        return power_mean(logp_NV[:, None], self.order, logw_N)[0]
+        return power_mean(logp_NV, self.order, logw_N)
 
     def observe(self, logp_NV: Tensor, token: int) -> Tensor:
         """Learn from the token that came; give the next token's weights. Raises as ``Weights.observe``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sharedllm.combiner.means import log_mean
 from sharedllm.errors import BadMixture
 
 __all__ = ["check_log_probabilities", "check_weights", "mixture", "token_log_probabilities"]
@@ -21,9 +22,9 @@ WEIGHT_SUM_TOLERANCE = 1e-4
 def mixture(logp: Tensor, logw: Tensor) -> Tensor:
     """Mix the specialists along the first dimension: ``logp_NTV`` → ``m_TV``, or ``a_NT`` → ``m_T``, in nats.
 
-    Computed in ``logp``'s own precision. Zero probabilities (−inf) are allowed anywhere, zero weights too;
-    NaN stays NaN. Raises ``BadMixture`` when weights and specialists do not match or the weights do not sum
-    to one.
+    Computed in ``logp``'s own precision. Zero probabilities (−inf) are allowed anywhere. Where a weight is
+    zero its specialist may say anything; elsewhere NaN stays NaN. Raises ``BadMixture`` when weights and
+    specialists do not match or the weights do not sum to one.
     """
     if logp.ndim < 1 or logw.ndim > logp.ndim or logw.shape != logp.shape[: logw.ndim]:
         raise BadMixture(
@@ -31,13 +32,7 @@ def mixture(logp: Tensor, logw: Tensor) -> Tensor:
             f"{tuple(logp.shape)}; give logw_N or logw_NT for logp_NTV."
         )
     check_weights(logw)
-    logw = logw.to(logp.dtype).reshape(*logw.shape, *(1,) * (logp.ndim - logw.ndim))
-    pivot = logp.amax(0)
-    pivot = torch.where(pivot == -torch.inf, torch.zeros_like(pivot), pivot)
-    # Differences to the pivot are small where it matters, so only the last addition rounds at the size of log
-    # p: half an ulp, where logsumexp(log w + log p) would cost one and a half (the fp32 slack of b004 needs
-    # it).
-    return (logp - pivot).add_(logw).logsumexp(0).add_(pivot)
+    return log_mean(logp, logw, 1.0)
 
 
 def token_log_probabilities(logp_NTV: Tensor, tokens_T: Tensor) -> Tensor:

@@ -23,13 +23,11 @@ import math
 import torch
 from torch import Tensor
 
+from sharedllm.combiner.means import log_mean
 from sharedllm.combiner.mixture import check_weights
 from sharedllm.errors import BadMixture
 
 __all__ = ["geometric_mean", "power_mean", "product", "raw_sum"]
-
-# below this order the mean is the geometric one to the last bit, and r times a logarithm may underflow
-_NEGLIGIBLE = 1e-100
 
 
 def raw_sum(logp_NTV: Tensor) -> Tensor:
@@ -63,29 +61,14 @@ def power_mean(logp_NTV: Tensor, r: float, logw: Tensor | None = None) -> Tensor
             f"Weights of shape {tuple(logw.shape)} do not fit log-probabilities {tuple(logp_NTV.shape)}."
         )
     check_weights(logw)
-    logw = logw.to(logp_NTV.dtype).reshape(*logw.shape, *(1,) * (logp_NTV.ndim - logw.ndim))
-    logp_NTV = logp_NTV.masked_fill(logw == -torch.inf, 0.0 if r < _NEGLIGIBLE else -torch.inf)
-    if r < _NEGLIGIBLE:
-        return _normalised((logw.exp() * logp_NTV).sum(0))
-    return _normalised(_mean_of_order(logp_NTV, logw, r))
-
-
-def _mean_of_order(logp: Tensor, logw: Tensor, r: float) -> Tensor:
-    """``ln (Σ_i w_i p_i^r)^{1/r}``, its relative error a few ulps for every r, weight and probability."""
-    pivot = logp.gather(0, (logw + r * logp).argmax(0, keepdim=True))[0]
-    pivot = torch.where(pivot == -torch.inf, torch.zeros_like(pivot), pivot)
-    d = (logp - pivot) * r
-    # near one, which small r always is, 1 + … would round the excess away; far from it, the excess cancels
-    excess = torch.where(d < 1, logw.exp() * d.expm1(), (logw + d).exp() - logw.exp()).sum(0)
-    log_sum = torch.where(excess > -0.5, excess.log1p(), (logw + d).logsumexp(0))
-    return pivot + log_sum / r
+    return _normalised(log_mean(logp_NTV, logw, r))
 
 
 def _normalised(logp_TV: Tensor) -> Tensor:
     log_total = logp_TV.logsumexp(-1, keepdim=True)
-    if (log_total == -math.inf).any():
+    if bool((log_total == -math.inf).any()):
         raise BadMixture(
             "The specialists leave no token possible: each is ruled out by one of them. "
             "Use the mixture, which has no veto."
         )
-    return logp_TV - log_total
+    return logp_TV.sub_(log_total)
