@@ -24,7 +24,14 @@ from sharedllm.combiner.bounds import (
 from sharedllm.combiner.combiner import Combiner
 from sharedllm.combiner.mixture import mixture, token_log_probabilities
 from sharedllm.combiner.product import geometric_mean, power_mean, product, raw_sum
-from sharedllm.combiner.pruning import Course, Pruned, PruningSlack, longest_sleep, pruning_slack
+from sharedllm.combiner.pruning import (
+    Course,
+    Pruned,
+    PruningSlack,
+    longest_sleep,
+    pruning_cost,
+    pruning_slack,
+)
 from sharedllm.combiner.router import Router
 from sharedllm.combiner.rules import by_rule
 from sharedllm.combiner.weights import Bayes, FixedShare, Static, Uniform, Weights
@@ -53,6 +60,7 @@ __all__ = [
     "power_mean",
     "power_slack",
     "product",
+    "pruning_cost",
     "pruning_slack",
     "raw_sum",
     "sequence_slack",

@@ -5,7 +5,9 @@ renormalised; ``m``, ``m'`` their log-probabilities of the token that came. In n
 
 1. ``|p'(A) − p(A)| ≤ δ`` for every set A of tokens: a sampled token differs with probability at most δ.
 2. ``m' − m ≤ −ln(1 − δ)``, and ``m' ≥ a_i + ln w_i − ln(1 − δ)`` for everyone awake: their floors only rise.
-3. ``m − m' ≤ ln(1 − δ + δ e^R)``, where R is by how much the best sleeper's ``a_i`` exceeds ``m'``.
+3. ``m − m' ≤ ln(1 − δ + δ e^R)``, where R is by how much the best sleeper's ``a_i`` exceeds ``m'``. Where
+   every specialist's logits span at most S nats, ``R ≤ 2S`` whatever the token, and ``pruning_cost(δ, 2S)``
+   bounds the loss of any token in advance.
 4. Whole text, fixed share: against any sequence of specialists with k switches, summed over the tokens at
    which the specialist of the moment is *awake*, the loss exceeds theirs by at most ``fixed_share_price(k)``.
 
@@ -32,18 +34,23 @@ from sharedllm.combiner.mixture import check_log_probabilities, mixture
 from sharedllm.combiner.weights import Weights
 from sharedllm.errors import BadMixture
 
-__all__ = ["Course", "Pruned", "PruningSlack", "longest_sleep", "pruning_slack"]
+__all__ = ["Course", "Pruned", "PruningSlack", "longest_sleep", "pruning_cost", "pruning_slack"]
+
+_FLOOR = 0.25  # of an even share
 
 
 class Pruned(Weights):
     """Weights that are zero below ``floor`` (ε): ``logw_N`` is −inf for who sleeps, and sums to one.
 
     ``awake_N`` says who is to be asked about the next token, and ``all_logw_N`` are the weights with the
-    sleepers' own. Raises ``BadMixture`` for a floor outside [0, 1/N], above which nobody might be left.
+    sleepers' own. By default the floor is 1/(4N): less than a quarter of all weight ever sleeps, and where
+    ``FixedShare`` shares 0.02, nobody for more than 14 tokens. Raises ``BadMixture`` for a floor outside
+    [0, 1/N], above which nobody might be left.
     """
 
-    def __init__(self, weights: Weights, floor: float) -> None:
+    def __init__(self, weights: Weights, floor: float | None = None) -> None:
         n = len(weights.logw_N)
+        floor = _FLOOR / n if floor is None else floor
         if isinstance(weights, Pruned):
             raise BadMixture(
                 "These weights are already pruned; prune the ones inside, with the larger floor."
@@ -142,6 +149,18 @@ def longest_sleep(n: int, alpha: float, floor: float) -> float:
     if gift == 0.0 or floor >= 1 / n:
         return math.inf
     return math.ceil(math.log((1 / n - floor) / (1 / n - gift)) / math.log(keep)) if keep > 0 else 1.0
+
+
+def pruning_cost(asleep: float, ahead_nats: float) -> float:
+    """Give the most nats that a token can cost if the weight ``asleep`` (δ) sleeps: ``ln(1 − δ + δ e^R)``.
+
+    ``ahead_nats`` (R) is by how much the best sleeper may exceed those awake; infinite if it alone may know a
+    token.
+    """
+    if asleep == 0.0:
+        return 0.0
+    log_shares = torch.tensor([1.0 - asleep, asleep], dtype=torch.float64).log()
+    return float((log_shares + torch.tensor([0.0, ahead_nats], dtype=torch.float64)).logsumexp(0))
 
 
 @dataclass(frozen=True)

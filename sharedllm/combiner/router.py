@@ -26,7 +26,7 @@ class Router(Weights):
 
     ``gate_NF`` and ``bias_N`` act on ``(context_F − mean_F) / scale_F``. ``gain_nats`` is what it gained per
     token over its start, on the text that chose it; never negative. Raises ``BadMixture`` for shapes that do
-    not fit and for values that are not finite.
+    not fit, for values that are not finite, and for scales that are not above zero.
     """
 
     needs_context = True
@@ -41,11 +41,15 @@ class Router(Weights):
                 f"{features} features; got {tuple(bias_N.shape)}, {tuple(mean_F.shape)} and "
                 f"{tuple(scale_F.shape)}."
             )
-        if not all(bool(x.isfinite().all()) for x in (gate_NF, bias_N, mean_F, scale_F)):
-            raise BadMixture("A router's weights must be finite; fit it again, or leave it out.")
-        self.gate_NF, self.bias_N, self.mean_F, self.scale_F = gate_NF, bias_N, mean_F, scale_F
+        finite = all(bool(x.isfinite().all()) for x in (gate_NF, bias_N, mean_F, scale_F))
+        if not (finite and bool((scale_F > 0).all())):
+            raise BadMixture(
+                "A router's weights must be finite, and its scales above zero; fit it again, or leave it out."
+            )
+        self.gate_NF, self.bias_N = gate_NF.to(torch.float64), bias_N.to(torch.float64)
+        self.mean_F, self.scale_F = mean_F.to(torch.float64), scale_F.to(torch.float64)
         self.gain_nats = gain_nats
-        self.logw_N = bias_N.to(torch.float64).log_softmax(0)
+        self.logw_N = self.bias_N.log_softmax(0)
 
     def look(self, context_F: Tensor) -> Tensor:
         """Weigh the specialists for the token that follows this context; raises ``BadMixture`` if unfit."""

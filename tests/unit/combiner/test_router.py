@@ -106,6 +106,11 @@ def test_weights_of_a_router_that_are_not_finite_are_refused():
         Router(torch.full((2, 3), math.nan), torch.zeros(2), torch.zeros(3), torch.ones(3))
 
 
+def test_a_router_that_would_divide_by_zero_is_refused():
+    with pytest.raises(BadMixture, match="scales above zero"):
+        Router(torch.zeros(2, 3), torch.zeros(2), torch.zeros(3), torch.zeros(3))
+
+
 def test_a_router_of_shapes_that_do_not_fit_is_refused():
     with pytest.raises(BadMixture, match="2 biases"):
         Router(torch.zeros(2, 3), torch.zeros(3), torch.zeros(3), torch.ones(3))
