@@ -70,7 +70,7 @@ class Trial:
 
     One is killed and started again after every ``kill_every`` datagrams, ``kills`` times. ``liar``: the last
     node claims too much in every fifth transfer. Not ``durable``: nodes keep their journals in memory, so
-    that a kill must show.
+    that a kill must show; the trial ends with the last.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Trial:
         while time.monotonic() < until_s:
             if found.kills < self._kills and found.messages >= (found.kills + 1) * self._kill_every:
                 self._kill_one()
-            elif found.kills == self._kills and honest <= self._done:
+            elif found.kills == self._kills and (honest <= self._done or not self._durable):
                 return
             datagram = self._receive()
             if datagram and datagram[0] == RELAY:
