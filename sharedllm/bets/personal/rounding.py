@@ -6,12 +6,12 @@
 | ``int4`` | −7 … 7 | one per 32 weights | 4.50 |
 | ``int8`` | −127 … 127 | one per row | 8.03 |
 
-A row is what makes one output. Embedding and head are int8 in every form, since they suffer most
-(ternary runtimes keep more bits of them, too); gains and routers stay fp32. Ternary is Li et al. 1605.04711 §2.3, five
+A row is what makes one output. Embedding and head are int8 in every form, since they suffer most (ternary
+runtimes keep more bits of them, too); gains and routers stay fp32. Ternary is Li et al. 1605.04711 §2.3, five
 trits to a byte.
 
 *Covered*: rounding to the nearest, of dense projections and stacked experts. *Not covered*: a base that is
-trained ternary, calibration on text, rounding of activations: what is lost here is an upper bound for those.
+trained ternary, calibration on text, rounding of activations.
 """
 
 from __future__ import annotations
