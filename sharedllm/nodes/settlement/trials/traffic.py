@@ -38,7 +38,7 @@ class Outcome:
     bytes by which a settled or taken prefix differs from what was really sent. ``pending``: share of honest
     bytes so far that are not acknowledged, at 48 moments. ``gated``: honest transfers refused for credit.
     ``fraud``: credit beyond what over-claimers sent, over what they sent. ``silent_transfers``: the most that
-    one server gave to one silent client.
+    one server gave to one silent client. ``forgotten``: transfers that books lacked after a restart.
     """
 
     transfers: int = 0
@@ -53,6 +53,7 @@ class Outcome:
     fraud: float = 0.0
     silent_transfers: int = 0
     restarts: int = 0
+    forgotten: int = 0
     messages: int = 0
     lost: int = 0
 
@@ -140,8 +141,16 @@ class _Run:
 
     def _wake(self, node: int) -> None:
         self._asleep[node] = False
+        before = self._known(node)
         self._books[node].restart()
+        self._found.forgotten += before - self._known(node)
         self._found.restarts += 1
+
+    def _known(self, node: int) -> int:
+        """Transfers in a node's books, both columns."""
+        books, pairs = self._books[node], self._pairs.values()
+        given = sum(books.up(self._ids[pair.client])[0] for pair in pairs if pair.server == node)
+        return given + sum(books.down(self._ids[pair.server])[0] for pair in pairs if pair.client == node)
 
     def _give(self, server: int, client: int, size_bytes: int) -> None:
         if self._asleep[server] or self._asleep[client]:
