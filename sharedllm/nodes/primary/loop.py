@@ -1,16 +1,15 @@
 """The thread that turns the ring: sends steps, reads results, chooses tokens, and goes on without the lost.
 
-One thread, one queue of events, no locks: requests, results and bad news arrive in the same place. Whatever
-happens to workers, a request keeps its tokens; the batcher's rule replays it on the next pipeline, and since
-a token's bits do not depend on where they are computed, greedy text goes on as if nothing had been.
-
-*Covered*: workers that die, freeze, become slow, answer nonsense or NaN; a coordinator that is away; clients
-that vanish; no pipeline at all (requests wait, then end with a sentence). *Not covered*: the primary's own
-death: its clients see their connections end.
+One thread, one queue of events, no locks. Whatever happens to workers, a request keeps its tokens; the next
+pipeline replays it, and since bits do not depend on where they are computed, its text goes on as if nothing
+had been. *Covered*: workers that die, freeze, become slow, answer nonsense or NaN; a coordinator that is
+away; clients that vanish; no pipeline, or an error of our own that comes back (requests end with a sentence).
+*Not covered*: the primary's own death: its clients see their connections end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import queue
@@ -29,12 +28,12 @@ from sharedllm.nodes.primary.batching import Batcher
 from sharedllm.nodes.primary.federated.reading import read
 from sharedllm.nodes.primary.federated.wardrobe import Wardrobe
 from sharedllm.nodes.primary.pace import Pace
-from sharedllm.nodes.primary.results import Model, Sent, Step, checked
+from sharedllm.nodes.primary.results import Model, Sent, Step, checked, framed
 from sharedllm.nodes.primary.ring import Connect, Down, Ring, Route
 from sharedllm.nodes.primary.routes import Routes
 from sharedllm.nodes.primary.sequence import Sequence
 from sharedllm.nodes.primary.watch import Watch
-from sharedllm.wire import BadFrame, Frame, Kind, LinkClosed, StepMeta, encode
+from sharedllm.wire import BadFrame, Frame, LinkClosed
 
 __all__ = ["Loop"]
 
@@ -62,7 +61,7 @@ class Loop(threading.Thread):
         self._watch, self._wardrobe = Watch(), Wardrobe()
         self._opening: Ring | None = None
         self._arriving: set[Sequence] = set()
-        self._lost_s, self._stopping = 0.0, False
+        self._lost_s, self._stumbled, self._stopping = 0.0, -1, False
 
     @property
     def requests(self) -> int:
@@ -84,6 +83,8 @@ class Loop(threading.Thread):
 
         self._arriving.update(sequences)
         self._events.put(run)
+        if self._stopping:
+            self._fail_all(NoPipeline(self.sentence))
 
     def cancel(self, sequence: Sequence) -> None:
         """End a request; its memory is freed with the next step."""
@@ -129,7 +130,7 @@ class Loop(threading.Thread):
         """End every request with a sentence, close the pipeline, and return when the thread is done."""
 
         def run() -> None:
-            self._stopping = True
+            self._stopping, self.sentence = True, sentence
             self._fail_all(NoPipeline(sentence))
 
         self._events.put(run)
@@ -147,8 +148,12 @@ class Loop(threading.Thread):
                 _log.exception("The ring's loop failed; the pipeline is opened anew")
                 self._leave("an error in this primary")
                 self._next_try_s = time.monotonic() + _RETRY_S
+                if self._stumbled == self.tokens:  # not one token since: it would be so for ever
+                    self._fail_all(NoPipeline("This primary fails again and again; its log says more."))
+                self._stumbled = self.tokens
         if self.ring is not None:
             self.ring.close()
+        self._fail_all(NoPipeline(self.sentence))
         self.routes.close()
 
     def _turn(self) -> None:
@@ -156,9 +161,8 @@ class Loop(threading.Thread):
             self._establish()
         if self.ring is not None:
             self._fill(self.ring)
-        wait_s = 0.05 if self.ring is None else self._watch.wait_s(self._in_flight)
         try:
-            event = self._events.get(timeout=wait_s)
+            event = self._events.get(timeout=self._watch.wait_s(self._in_flight) if self.ring else 0.05)
         except queue.Empty:
             event = None
         if isinstance(event, Down):
@@ -190,11 +194,9 @@ class Loop(threading.Thread):
             if step is None:
                 break
             began_s = time.perf_counter()
-            h_RD = self.model.ends.embed(step.tokens)
-            meta = StepMeta(step.segments, self.model.wire, h_RD.shape[1], len(h_RD)).to_bytes()
             self._step += 1
+            frame = framed(self.model, step, self._epoch, self._step)
             self._wardrobe.sent(self._step)
-            frame = Frame(Kind.STEP, self._epoch, self._step, meta, encode(h_RD, self.model.wire))
             self._in_flight[self._step] = Sent(step, time.monotonic(), time.perf_counter() - began_s)
             try:
                 for sequence in step.begun:
@@ -243,13 +245,9 @@ class Loop(threading.Thread):
         self.failovers += 1
         self._lost_s = time.monotonic() if self.batcher.active else 0.0
         metrics.failovers.labels(down.kind).inc()
-        for stream in {sequence.stream for sequence in self.batcher.active}:
-            if stream is not None:
-                stream.failovers += 1
-        self.routes.ban(down.node)
-        self.routes.spare = route.spares.get(down.node)
-        if down.kind != "leaving":
-            self.routes.report({"worker": down.node, "kind": down.kind, "detail": down.sentence[:400]})
+        for stream in {s.stream for s in self.batcher.active if s.stream is not None}:
+            stream.failovers += 1
+        self.routes.lost(route, down.node, down.kind, down.sentence)
         self._leave(f"{name} was lost ({down.kind})")
 
     def _leave(self, why: str) -> None:
@@ -279,11 +277,10 @@ class Loop(threading.Thread):
         if not (self._roundings and (self.batcher.active or self.batcher.waiting)):
             borders = {0, *(member.stop for member in route.members)}
             self._roundings = {layer: self.model.wire.name.lower() for layer in sorted(borders)}
-        ring = Ring(dataclasses.replace(route, epoch=self._epoch), self._events)
-        self._opening = ring
+        self._opening = ring = Ring(dataclasses.replace(route, epoch=self._epoch), self._events)
         ring.open(self._connect, self.model.name, self.model.hash, self._roundings)
-        self.ring, self._opening = ring, None
         self.pace, self._watch = Pace(len(route.members)), Watch()
+        self.ring, self._opening = ring, None
         self.routes.registered = route.pipeline
         self.batcher.opened(ring.capacity)
         self._wardrobe.opened()
@@ -293,7 +290,11 @@ class Loop(threading.Thread):
         _log.info("pipeline %d is open: %s", self._epoch, where)
 
     def _fail_all(self, error: SharedLLMError) -> None:
-        """End every request with a sentence."""
+        """End every request with a sentence, also those on their way to the loop."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if callable(event := self._events.get_nowait()):
+                    event()
         for sequence in [*self.batcher.active, *self.batcher.waiting]:
             sequence.fail(error)
         self.batcher = Batcher()

@@ -9,9 +9,9 @@ from torch import Tensor
 from sharedllm.engines import Ends
 from sharedllm.model import Config
 from sharedllm.nodes.primary.sequence import Sequence
-from sharedllm.wire import BadFrame, Codec, Frame, Op, Segment, StepMeta, Want, decode
+from sharedllm.wire import BadFrame, Codec, Frame, Kind, Op, Segment, StepMeta, Want, decode, encode
 
-__all__ = ["Model", "Scored", "Sent", "Step", "checked", "composed"]
+__all__ = ["Model", "Scored", "Sent", "Step", "checked", "composed", "framed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,13 @@ class Sent:
     step: Step
     sent_s: float
     here_s: float
+
+
+def framed(model: Model, step: Step, epoch: int, number: int) -> Frame:
+    """A step as the first worker gets it, its tokens embedded."""
+    h_RD = model.ends.embed(step.tokens)
+    meta = StepMeta(step.segments, model.wire, h_RD.shape[1], len(h_RD)).to_bytes()
+    return Frame(Kind.STEP, epoch, number, meta, encode(h_RD, model.wire))
 
 
 def checked(frame: Frame, sent: Sent | None, config: Config) -> tuple[StepMeta, Tensor, Tensor]:

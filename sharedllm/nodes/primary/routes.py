@@ -60,6 +60,13 @@ class Routes:
         """Leave a worker out for as long as a lease."""
         self._dead[node] = time.monotonic() + _BAN_S
 
+    def lost(self, route: Route, node: str, kind: str, detail: str) -> None:
+        """Do without a worker of ``route``: its spare is the next to be chosen, and the coordinator hears."""
+        self.ban(node)
+        self.spare = route.spares.get(node)
+        if kind != "leaving":
+            self.report({"worker": node, "kind": kind, "detail": detail[:400]})
+
     def choose(self) -> Route:
         """The spare, if there is one without banned workers, else what the coordinator plans now.
 

@@ -128,10 +128,10 @@ class Telling:
 
     def fail(self, error: Exception) -> None:
         """End with a sentence; what was said so far stays with the reader."""
-        if self.stream is not None:
-            self.stream.write(error)
         if self.tape is not None:
             self.tape.end("failed")
+        if self.stream is not None:
+            self.stream.write(error)
 
     def _tell(
         self, token: int, piece: str, ms: float, logits_V: Tensor, weighed: tuple[Tensor, Tensor] | None
@@ -151,10 +151,10 @@ class Telling:
             self.stream.write(Said(token, piece, float(joint), top, ms, shares))
 
     def _end(self, reason: str) -> None:
+        if self.tape is not None:  # first, for the reader may ask for the receipt at once
+            self.tape.end(reason)
         if self.stream is not None:
             self.stream.end(reason)
-        if self.tape is not None:
-            self.tape.end(reason)
 
     def _said(self, index: int, token: int, piece: str) -> None:
         self._pieces.append(piece)

@@ -166,7 +166,7 @@ def _wish(settings: PrimarySettings, name: str, manifest: store.Manifest) -> dic
 
 def _report(settings: PrimarySettings, primary: Primary, started: float, url: str) -> dict[str, Any]:
     """A heartbeat's body; the gauges of ``/metrics`` are set at the same pace."""
-    state = primary.state()
+    state, log = primary.state(), primary.log()
     metrics.active.set(state["active"])
     metrics.waiting.set(state["waiting"])
     metrics.floor_share.set(state["floor_percent"] / 100)
@@ -183,4 +183,5 @@ def _report(settings: PrimarySettings, primary: Primary, started: float, url: st
         "url": url or None,
         "draining": primary.draining,
         "version": sharedllm.__version__,
+        "audit": log and {"key": log["node_key"], "size": log["size"], "unaudited": log["unaudited"]},
     }

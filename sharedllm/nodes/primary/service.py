@@ -15,6 +15,7 @@ from sharedllm.nodes.errors import Busy, NoPipeline
 from sharedllm.nodes.primary.audit import AuditHead, Auditor, Tape
 from sharedllm.nodes.primary.federated.explaining import Explaining
 from sharedllm.nodes.primary.federated.mixed import RULE, Mixed
+from sharedllm.nodes.primary.federated.readiness import Readiness
 from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
 from sharedllm.nodes.primary.loop import Loop
 from sharedllm.nodes.primary.picture import picture
@@ -45,7 +46,7 @@ class Primary:
         self._numbers = threading.Lock()
         self._explains = threading.Lock()
         self._explaining = Explaining(tokenizer, self._sequences)
-        self._proved: dict[Loop, Any] = {}
+        self._readiness = Readiness(lambda loop: self._explaining.proved(Part("", "", loop)))
 
     @property
     def model(self) -> str:
@@ -77,18 +78,17 @@ class Primary:
             _refuse_unless_open(loop)
         self._check(ask.prompt, parts)
         sequences = self._sequences(ask, parts)
-        tape = self._tape(ask, parts)
         if len(parts) == 1:
             loop, sequence = parts[0].loop, sequences[0]
             sequence.stream = stream = Stream(len(ask.prompt), lambda: loop.cancel(sequence))
-            sequence.telling.tape = tape
+            sequence.telling.tape = self._tape(ask, parts)
             loop.submit(sequence)
             return stream
         telling = Telling(ask, self.tokenizer)
         loops = [part.loop for part in parts]
         mixed = Mixed(telling, list(zip(loops, sequences, strict=True)))
         telling.stream = stream = Stream(len(ask.prompt), mixed.cancel)
-        telling.tape = tape
+        telling.tape = self._tape(ask, parts)  # last, for nobody would end it if what comes before raised
         mixed.submit()
         return stream
 
@@ -101,6 +101,7 @@ class Primary:
             "node": self.node,
             "name": self.name,
             **picture(first),
+            "audit": self._audit(),
             "others": [{"model": loop.model.name, **picture(loop)} for loop in others],
         }
 
@@ -119,25 +120,21 @@ class Primary:
             return self._explaining.explained(parts, tuple(prompt), token, tuple(said))
 
     def ready(self) -> tuple[bool, str]:
-        """Whether a real token went through every present pipeline, and a sentence. Sends one if none has."""
-        sentence = "Tokens go through the whole pipeline."
-        for loop in self.repertoire.loops:
-            ring = loop.ring
-            if ring is None or self.draining:
-                return False, loop.sentence
-            if self._proved.get(loop) is ring or loop.pace.token_s():
-                continue
-            try:
-                self._explaining.proved(Part("", "", loop))
-            except NoPipeline as error:
-                return False, str(error)
-            self._proved[loop] = ring
-            sentence = "A token went through the whole pipeline."
-        return True, sentence
+        """Whether a real token went through every present pipeline, and a sentence; at once.
+
+        Where none has, one is sent meanwhile.
+        """
+        if self.draining:
+            return False, "This primary is shutting down."
+        return self._readiness.now(self.repertoire.loops)
 
     def receipt(self, identifier: str) -> bytes | None:
         """The receipt of an answer that is over, or None if none is known."""
         return self._auditor.receipt(identifier, _RECEIPT_S) if self._auditor is not None else None
+
+    def log(self) -> dict[str, Any] | None:
+        """What there is to know of the audit log (``Auditor.log``), if one is kept."""
+        return self._auditor.log() if self._auditor is not None else None
 
     def banish(self, nodes: set[str]) -> None:
         """Leave workers that were revoked, in every pipeline."""
@@ -152,6 +149,11 @@ class Primary:
             time.sleep(0.05)
         for loop in self.repertoire.loops:
             loop.stop("This primary was shut down; what it said so far stands. Ask again in a minute.")
+
+    def _audit(self) -> dict[str, Any] | None:
+        """The part of ``log`` that fits in a picture."""
+        log = self.log()
+        return log and {key: log[key] for key in ("key", "size", "sentence")}
 
     def _tape(self, ask: Ask, parts: Tokens[Part]) -> Tape | None:
         """What notes the answer for the audit, if a receipt may be asked for."""

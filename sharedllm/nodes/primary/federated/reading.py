@@ -5,12 +5,15 @@ Logits take 64 times the memory of a hidden state, or more: those of a prompt ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from sharedllm.engines import Ends
+from sharedllm.nodes.errors import NoPipeline
 from sharedllm.nodes.primary.federated.wardrobe import rows_worn
 from sharedllm.nodes.primary.results import Scored, Step
 from sharedllm.nodes.primary.sequence import Sequence
@@ -18,13 +21,15 @@ from sharedllm.nodes.primary.sequence import Sequence
 __all__ = ["read"]
 
 _ROWS = 16
+_log = logging.getLogger(__name__)
 
 
 def read(ends: Ends, step: Step, h_RD: Tensor, traces: Tensor, end: Callable[[Sequence], None]) -> int:
     """Hand everyone what the rows say, and ``end`` who has finished; returns how many tokens were read."""
     for scored in step.scored:
         if scored.sequence.life == scored.life:
-            _score(ends, scored, h_RD)
+            with _alone(scored.sequence, end):
+                _score(ends, scored, h_RD)
     if not step.readers:
         return 0
     if step.scored:
@@ -39,11 +44,25 @@ def read(ends: Ends, step: Step, h_RD: Tensor, traces: Tensor, end: Callable[[Se
             sequence.trace.set_result((logits_V, traces))
             end(sequence)
             continue
-        sequence.accept(logits_V, token)
+        with _alone(sequence, end):
+            sequence.accept(logits_V, token)
         tokens += 1
         if sequence.mixed is None and sequence.finish_reason:
             end(sequence)
     return tokens
+
+
+@contextlib.contextmanager
+def _alone(sequence: Sequence, end: Callable[[Sequence], None]) -> Iterator[None]:
+    """Let an error of our own in one answer end that one, with a sentence, and no other."""
+    try:
+        yield
+    except Exception:
+        _log.exception("an answer can't go on")
+        sequence.fail(
+            NoPipeline("This answer met an error in the primary, whose log says more; ask for it again.")
+        )
+        end(sequence)
 
 
 def _score(ends: Ends, scored: Scored, h_RD: Tensor) -> None:

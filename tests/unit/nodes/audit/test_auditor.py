@@ -10,12 +10,14 @@ import threading
 import pytest
 import torch
 
-from sharedllm.attribution.log import Log
+from sharedllm.attribution.log import Checkpoint, Log, LogKey
 from sharedllm.attribution.receipts import log_name, verify
 from sharedllm.errors import BadLog
 from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.operations import metrics
-from sharedllm.nodes.primary import audit
+from sharedllm.nodes.primary.audit import Tape
+from sharedllm.nodes.primary.audit import auditor as auditing
+from sharedllm.nodes.primary.audit import tape as tape_module
 from tests.processes import Program
 from tests.unit.nodes.audit.conftest import head, say
 
@@ -65,7 +67,7 @@ def test_answers_side_by_side_keep_to_themselves(opened):
 
 
 def test_a_token_keeps_no_larger_tensor_alive(opened):
-    tape = audit.Tape(head("r1"), opened(), "")
+    tape = Tape(head("r1"), lambda: None)
     logp_NV = torch.randn(2, 5000, dtype=torch.float64).log_softmax(-1)
     logw_N = torch.tensor([0.5, 0.5], dtype=torch.float64).log()
     tape.token(7, logp_NV[:, 7], logw_N, logp_NV[0, 7])
@@ -77,10 +79,10 @@ def test_a_receipt_of_nobody_is_none_at_once(opened):
     assert opened().receipt("unknown", WAIT_S) is None
 
 
-def test_a_receipt_is_none_while_the_answer_goes_on(opened):
+def test_a_receipt_is_none_at_once_while_the_answer_goes_on(opened):
     auditor = opened()
     auditor.begin(head("r1"))
-    assert auditor.receipt("r1", 0.05) is None
+    assert auditor.receipt("r1", float("inf")) is None
 
 
 def test_numbers_that_do_not_add_up_cost_the_answer_its_receipt_and_no_other(opened):
@@ -149,11 +151,53 @@ def test_a_disk_that_hangs_makes_no_token_wait(opened, monkeypatch):
     assert auditor.receipt("r1", WAIT_S) is None
 
 
-def test_more_answers_than_there_are_tapes_are_served_unaudited(opened, monkeypatch):
-    monkeypatch.setattr(audit, "_OPEN_TAPES", 1)
+def test_more_answers_than_there_are_places_are_served_unaudited(opened, monkeypatch):
+    monkeypatch.setattr(auditing, "_PLACES", 1)
     auditor = opened()
     first, second = auditor.begin(head("r1")), auditor.begin(head("r2"))
     assert (bool(first.lost), bool(second.lost)) == (False, True)
+    assert (auditor.unaudited, auditor.receipt("r2", WAIT_S)) == (1, None)
+
+
+def test_answers_that_wait_for_the_disk_take_no_place_from_those_that_go_on(opened, monkeypatch):
+    monkeypatch.setattr(auditing, "_PLACES", 2)
+    auditor, free = opened(), threading.Event()
+    monkeypatch.setattr(auditor, "_collect", lambda *_: free.wait(WAIT_S))
+    first, second, third = (auditor.begin(head(f"r{i}")) for i in range(3))
+    first.end("stop")
+    fourth = auditor.begin(head("r3"))
+    fourth.end("stop")
+    fifth = auditor.begin(head("r4"))
+    free.set()
+    assert [bool(tape.lost) for tape in (first, second, third, fourth, fifth)] == [0, 0, 1, 0, 1]
+    assert "wait for it" in fifth.lost
+
+
+def test_a_tape_that_its_owner_forgot_gives_its_place_back(opened, monkeypatch):
+    monkeypatch.setattr(tape_module, "_SILENT_S", 0.0)
+    auditor = opened()
+    auditor.begin(head("forgotten"))
+    while auditor._open:
+        auditor._wake.set()
+    assert "for an hour" in auditor.sentence
+
+
+def test_an_error_of_the_audits_own_costs_the_answers_of_now_alone(opened, monkeypatch):
+    auditor = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(auditor, "_publish", lambda: 1 / 0)
+        patch.setattr(auditor._log, "append", lambda batch: 1 / 0)
+        assert served(auditor, "during") is None
+    assert served(auditor, "after") is not None
+    assert "stumbled" in auditor.sentence
+
+
+def test_what_is_told_of_the_log_is_what_receipts_are_verified_with(opened):
+    auditor = opened()
+    receipt, told = served(auditor), auditor.log()
+    assert verify(receipt, log_key=told["key"]) == verify(receipt, log_key=told["node_key"])
+    checkpoint = Checkpoint.verified(told["checkpoint"].encode(), LogKey.parse(told["key"]))
+    assert checkpoint.size == told["size"] > 0
 
 
 def test_closing_ends_what_was_open_and_keeps_what_it_said(opened, tmp_path):

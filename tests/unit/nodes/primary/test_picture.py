@@ -59,7 +59,7 @@ def test_a_primary_is_ready_once_a_real_token_went_through_all_nodes(ring: Place
     ring.loop.start()
     ring.until(lambda: ring.loop.ring is not None, "it opens")
     before = [ring.nodes[name].steps for name in ("w1", "w2")]
-    assert ring.primary.ready()[0]
+    ring.until(lambda: ring.primary.ready()[0], "a token came")
     assert [ring.nodes[name].steps for name in ("w1", "w2")] > before
 
 

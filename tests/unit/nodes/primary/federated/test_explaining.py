@@ -107,6 +107,6 @@ def test_a_primary_is_ready_when_all_its_pipelines_are(ring: Place, tiny: Transf
     assert not ring.primary.ready()[0]
     second.start()
     ring.until(lambda: second.ring is not None, "the second opens")
-    assert ring.primary.ready()[0]
+    ring.until(lambda: ring.primary.ready()[0], "tokens came through both")
     ring.primary.close(0.0)
     assert [turning.is_alive() for turning in ring.loops] == [False, False]

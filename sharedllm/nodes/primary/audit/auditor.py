@@ -4,14 +4,17 @@ In the path of a token, ``Tape.token`` keeps a few numbers as tensors: none is r
 thread is woken. The auditor's thread collects once a second, and when an answer ends; it makes the ledger's
 lines of all tokens at once, appends them, syncs once, and only then is a receipt given out.
 
-**Back-pressure**: a tape holds at most 1,024 tokens that are not yet in the log, and 128 tapes are open at a
-time. Where the disk is slower than that, or full, or the numbers of an answer do not add up, serving goes on
-and that answer is *unaudited*: it has no receipt, it is counted in ``sharedllm_answers_unaudited_total``, and
-``sentence`` says why. What the log holds already stays as it is.
+**Back-pressure**: a tape holds at most 1,024 tokens that are not yet in the log. There are places for 128
+answers that go on, and for as many that are over and wait for the disk. Where the disk is slower than that,
+or full, all places are taken, or the numbers of an answer do not add up, serving goes on and that answer is
+*unaudited*: nobody is refused or waits, it has no receipt, it is counted in
+``sharedllm_answers_unaudited_total``, and ``sentence`` says why. What has a place keeps it, and what the log
+holds already stays as it is.
 
 *Covered*: a full, slow or broken disk; SIGKILL in mid-answer (the log then holds what was collected, and no
-end); an answer that is never ended, by ``close``. *Not covered*: up to a second of tokens when the process
-is killed; weights that the caller changes after ``token``. Bet b017.
+end); an answer that is never ended (see ``tape``), also by ``close``; an error of our own while collecting.
+*Not covered*: up to a second of tokens when the process is killed; weights that the caller changes after
+``token``. Bet b017.
 """
 
 from __future__ import annotations
@@ -22,79 +25,27 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from sharedllm.attribution import billionths, rows
 from sharedllm.attribution.log import Log
 from sharedllm.attribution.receipts import Chain, Head, answers, issue, log_name, prompt_hash
-from sharedllm.errors import BadLedger, SharedLLMError, WriteFailed
+from sharedllm.errors import SharedLLMError, WriteFailed
 from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.operations import metrics
+from sharedllm.nodes.primary.audit.tape import AuditHead, Tape, exact
 
-__all__ = ["AuditHead", "Auditor", "Tape"]
+__all__ = ["Auditor"]
 
 _COLLECT_S = 1.0
 _PUBLISH_S = 60.0
-_TAPE_TOKENS = 1024
-_OPEN_TAPES = 128
+_PLACES = 128
 _RECEIPTS = 4096
 _REMEMBERED = 1024  # entries of the log whose answers still have receipts after a restart
-_JOINT_MISSES_BY = 1e-4  # what fp32 may do to a mixture's log-probability, per nat and one
 _log = logging.getLogger(__name__)
-
-Item = tuple[int, Tensor, Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class AuditHead:
-    """Who asked what: names and manifest ids of the specialists in the order of ``a_N``, and the prompt."""
-
-    request_id: str
-    client_key: str | None
-    model: str
-    specialists: tuple[str, ...]
-    ids: tuple[str, ...]
-    rule: str
-    prompt: tuple[int, ...]
-
-
-class Tape:
-    """One answer on its way to the log; written by one thread, the ring's."""
-
-    def __init__(self, head: AuditHead, auditor: Auditor, lost: str) -> None:
-        self.head = head
-        self.lost = lost
-        """Why this answer is not audited, or ``""``."""
-        self.positions: list[int] = []
-        self.chain: Chain | None = None
-        self.finish_reason: str | None = None
-        self._items: collections.deque[Item] = collections.deque()
-        self._auditor = auditor
-
-    def token(self, token: int, a_N: Tensor, logw_N: Tensor, joint: Tensor) -> None:
-        """Note a token, each specialist's log-probability of it and log-weight before it, and the mixture's.
-
-        Nothing is read now. ``a_N`` and ``joint`` are copied where they are, for as parts of all
-        log-probabilities they would keep those alive; ``logw_N`` must not change later. Weights and joint may
-        be fp32: then weights are normalised anew in fp64, and the joint is made again from them.
-        """
-        if len(self._items) < _TAPE_TOKENS:
-            self._items.append((token, a_N.clone(), logw_N, joint.clone()))
-        else:
-            self.lost = "The disk is too slow for the audit log, so this answer is not in it as a whole."
-
-    def end(self, finish_reason: str) -> None:
-        """The answer is over; its receipt comes as soon as the log is written."""
-        self.finish_reason = self.finish_reason or finish_reason
-        self._auditor.wake()
-
-    def take(self) -> list[Item]:
-        """Hand over what was noted since the last time."""
-        return [self._items.popleft() for _ in range(len(self._items))]
 
 
 class Auditor:
@@ -112,6 +63,7 @@ class Auditor:
         self.cpu_s = 0.0
         """Processor time that the audit's own thread took so far."""
         self._open: list[Tape] = []
+        self._places = threading.Lock()  # never held while the disk is asked
         recent = range(max(0, self._log.size - _REMEMBERED), self._log.size)
         self._finished = collections.OrderedDict(answers((i, self._log.entry(i)) for i in recent))
         self._changed = threading.Condition()
@@ -122,26 +74,49 @@ class Auditor:
         self._thread.start()
 
     def begin(self, served: AuditHead) -> Tape:
-        """Begin to note an answer; never fails and never waits for the disk."""
-        lost = ""
-        if len(self._open) >= _OPEN_TAPES or self._stopping:
-            lost = f"More than {_OPEN_TAPES} answers at a time, or a shutdown: this one is not audited."
-        tape = Tape(served, self, lost)
-        self._open.append(tape)
+        """Begin to note an answer, whose ``Tape.end`` must follow; never fails, never waits for the disk."""
+        with self._places:
+            over = sum(tape.finish_reason is not None for tape in self._open)
+            lost = ""
+            if len(self._open) - over >= _PLACES:
+                lost = f"More than {_PLACES} answers go on at a time."
+            elif over >= _PLACES:
+                lost = f"The disk is slow, and {_PLACES} answers wait for it."
+            elif self._stopping:
+                lost = "The node was being shut down."
+            tape = Tape(served, self._wake.set, lost)
+            if lost:
+                self._count(lost)
+            else:
+                self._open.append(tape)
         self._wake.set()
         return tape
 
-    def wake(self) -> None:
-        """Collect now rather than within a second."""
-        self._wake.set()
+    def log(self) -> dict[str, Any]:
+        """What there is to know of the log without asking for an entry; never waits for the disk.
+
+        ``key`` verifies its checkpoints and receipts, ``size`` and ``checkpoint`` are the latest signed ones.
+        """
+        note = self._log.note.decode()
+        return {
+            "key": self.log_key,
+            "node_key": self._key.public_bytes.hex(),
+            "size": int(note.split("\n")[1]),
+            "checkpoint": note,
+            "unaudited": self.unaudited,
+            "sentence": self.sentence,
+        }
 
     def receipt(self, request_id: str, wait_s: float) -> bytes | None:
-        """The receipt of an answer, if it is audited and its end in the log within ``wait_s``; blocks."""
+        """The receipt of an answer that is over, if it is audited and in the log within ``wait_s``; blocks.
+
+        None at once while the answer goes on.
+        """
         until_s = time.monotonic() + wait_s
         with self._changed:
             while request_id not in self._finished:
                 left_s = until_s - time.monotonic()
-                if left_s <= 0 or not any(tape.head.request_id == request_id for tape in self._open):
+                if left_s <= 0 or not self._is_over(request_id):
                     return None
                 self._changed.wait(left_s)
             positions = self._finished[request_id]
@@ -149,6 +124,12 @@ class Auditor:
                 return None
             records = [self._log.entry(position) for position in positions]
             return issue(records, self._log.prove(positions[-1]), self._salt(request_id), self._key.private)
+
+    def _is_over(self, request_id: str) -> bool:
+        """Whether an answer has ended and is yet to be written."""
+        with self._places:
+            ended = [tape.head.request_id for tape in self._open if tape.finish_reason is not None]
+        return request_id in ended
 
     def close(self) -> None:
         """Write what was noted, with an end to every answer that has none, and close the log."""
@@ -162,7 +143,15 @@ class Auditor:
             self._wake.wait(self._collect_s if self._open else self._unpublished_s())
             self._wake.clear()
             stopping = self._stopping
-            self._collect(list(self._open), stopping)
+            with self._places:
+                tapes = list(self._open)
+            try:
+                self._collect(tapes, stopping)
+            except Exception:
+                _log.exception("the audit stumbled")
+                for tape in tapes:
+                    tape.lost = tape.lost or "The audit stumbled; the node's log says more."
+                self._finish([tape for tape in tapes if tape.finish_reason is not None or stopping])
             self.cpu_s = time.thread_time()
             if stopping:
                 return
@@ -207,7 +196,7 @@ class Auditor:
             records.append(tape.chain.head)
         if items:
             tokens = torch.tensor([item[0] for item in items])
-            a_NT, logw_NT, joint_T = _exact(items)
+            a_NT, logw_NT, joint_T = exact(items)
             records += tape.chain.pieces(rows(a_NT, logw_NT, joint_T, tokens), billionths(a_NT, logw_NT))
         if over:
             records.append(tape.chain.end(tape.finish_reason or "interrupted"))
@@ -233,20 +222,26 @@ class Auditor:
         return hashlib.sha256(self._key.sign(b"sharedllm salt\n" + request_id.encode())).digest()[:16]
 
     def _finish(self, ended: Sequence[Tape]) -> None:
-        with self._changed:
+        with self._changed, self._places:
             for tape in ended:
+                if tape not in self._open:
+                    continue
                 self._open.remove(tape)
                 self._finished[tape.head.request_id] = [] if tape.lost else tape.positions
-                (metrics.answers_unaudited if tape.lost else metrics.answers_audited).inc()
                 if tape.lost:
-                    self.unaudited += 1
-                    self.sentence = (
-                        f"{self.unaudited:,} answers are not audited, the last because: {tape.lost}"
-                    )
-                    _log.warning("an answer is not audited: %s", tape.lost)
+                    self._count(tape.lost)
+                else:
+                    metrics.answers_audited.inc()
             while len(self._finished) > _RECEIPTS:
                 self._finished.popitem(last=False)
             self._changed.notify_all()
+
+    def _count(self, lost: str) -> None:
+        """One more answer is not audited; the caller holds ``_places``."""
+        metrics.answers_unaudited.inc()
+        self.unaudited += 1
+        self.sentence = f"{self.unaudited:,} answers are not audited, the last because: {lost}"
+        _log.warning("an answer is not audited: %s", lost)
 
     def _unpublished_s(self) -> float | None:
         """How long the folder's own checkpoint may stay behind, if it is."""
@@ -261,19 +256,3 @@ class Auditor:
             self._log.publish()
         except WriteFailed as error:
             _log.warning("the audit log's checkpoint: %s", error)
-
-
-def _exact(items: Sequence[Item]) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens' numbers in fp64: ``a_NT``, ``logw_NT``, ``joint_T``. Raises ``BadLedger`` where they
-    differ from what was served by more than fp32 explains.
-    """
-    a_NT = torch.stack([item[1] for item in items], 1).to("cpu", torch.float64)
-    logw_NT = torch.stack([item[2] for item in items], 1)
-    served_T = torch.stack([item[3] for item in items]).reshape(len(items))
-    if logw_NT.dtype != torch.float64 or served_T.dtype != torch.float64:
-        logw_NT = logw_NT.to("cpu", torch.float64).log_softmax(0)
-        joint_T, served_T = (a_NT + logw_NT).logsumexp(0), served_T.to("cpu", torch.float64)
-        if bool(((joint_T - served_T).abs() > _JOINT_MISSES_BY * (1 + served_T.abs())).any()):
-            raise BadLedger("The mixture's log-probabilities are not those of its specialists and weights.")
-        return a_NT, logw_NT, joint_T
-    return a_NT, logw_NT.cpu(), served_T.cpu()
