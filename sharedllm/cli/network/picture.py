@@ -24,6 +24,7 @@ def picture(status: Facts) -> RenderableType:
     if any(not span["measured"] for node in status["nodes"] for span in node["spans"]):
         parts.append(Text("≈ estimated, not measured yet"))
     parts += [_remark(node["name"], node["sentence"]) for node in status["nodes"] if node["sentence"]]
+    parts += [_remark(node["name"], _audit(node["audit"])) for node in status["nodes"] if node.get("audit")]
     for pipeline in status["pipelines"]:
         parts += ["", *_pipeline(pipeline)]
     if not status["pipelines"]:
@@ -97,6 +98,12 @@ def _traffic(node: Facts) -> str:
     if not traffic["in_bytes"] + traffic["out_bytes"]:
         return ""
     return f"in {format_bytes(traffic['in_bytes'])}\nout {format_bytes(traffic['out_bytes'])}"
+
+
+def _audit(log: Facts) -> str:
+    """What receipts of this primary are verified with: ``sharedllm receipt verify FILE --log-key KEY``."""
+    unaudited = f"; {log['unaudited']:,} answers are not in it" if log["unaudited"] else ""
+    return f"audit log of {log['size']:,} entries{unaudited}; its key is {log['key']}"
 
 
 def _remark(name: str, sentence: str) -> Text:

@@ -119,6 +119,13 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         headers = {"Content-Disposition": 'attachment; filename="receipt.json"'}
         return Response(found, media_type="application/json", headers=headers)
 
+    @app.get("/v1/sharedllm/log")
+    async def log() -> Response:
+        found = service.log()
+        if found is None:
+            raise Refused("This server keeps no audit log.", status=404, code="log_not_found")
+        return JSONResponse(found)
+
 
 def _add_probes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz")

@@ -127,6 +127,12 @@ class Service(Protocol):
         """The receipt (JSON) of an answer that is over, or None if none is known. Blocks up to seconds."""
         ...
 
+    def log(self) -> dict[str, Any] | None:
+        """What receipts are verified against, if an audit log is kept: ``key`` (what ``sharedllm receipt
+        verify --log-key`` takes), ``node_key`` (its 64 hex digits, which it takes as well), ``size``, the
+        latest signed ``checkpoint`` (C2SP), how many answers are ``unaudited``, and a ``sentence``."""
+        ...
+
     def ready(self) -> tuple[bool, str]:
-        """Whether a real token has gone through the whole pipeline, and a sentence."""
+        """Whether a real token has gone through the whole pipeline, and a sentence; cheap."""
         ...

@@ -88,12 +88,19 @@ class _Traffic(_Strict):
     out_bytes: Bytes = 0
 
 
+class _Audit(_Strict):
+    key: Hash
+    size: Annotated[int, Field(ge=0, le=_PETABYTE)]
+    unaudited: Annotated[int, Field(ge=0, le=_PETABYTE)]
+
+
 class NodeReport(_Strict):
     """What a node says of itself with every heartbeat.
 
     ``memory_bytes`` is all that it gives to weights and caches, not what is left of it: the coordinator
     subtracts what it promised to pipelines. ``models`` are the weights in its store; None: it gets what it
-    lacks. ``started`` is the node's own clock; a newer one lifts a ban.
+    lacks. ``started`` is the node's own clock; a newer one lifts a ban. ``audit`` is a primary's log: the key
+    that its receipts are verified with, its entries, and answers that are not in it.
     """
 
     name: Name
@@ -117,6 +124,7 @@ class NodeReport(_Strict):
     )
     draining: bool = False
     version: Annotated[str, StringConstraints(max_length=64)] = ""
+    audit: _Audit | None = None
 
 
 class ModelRequest(_Strict):

@@ -58,3 +58,15 @@ export function visible(piece) {
   if (piece === "") return "(no text of its own)";
   return piece.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 }
+
+/** Copy a text, and let the button that asked for it say so for a while. */
+export async function copyText(text, button) {
+  const was = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "The browser does not allow it";
+  }
+  setTimeout(() => (button.textContent = was), 1800);
+}

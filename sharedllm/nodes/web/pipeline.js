@@ -1,6 +1,6 @@
 // What the primary says of its pipeline twice a second, as people read it; and what changed, in sentences.
 
-import { byId, el, layers, ms, number, say } from "./dom.js";
+import { byId, copyText, el, layers, ms, number, say } from "./dom.js";
 import { badge, Ring } from "./ring.js";
 
 const PATHS = { lan: "over the local network", wan: "over the internet", relay: "through a relay" };
@@ -51,6 +51,7 @@ export class Pipeline {
     this.before = null;
     this.spans = [];
     this.own = false;
+    byId("audit-copy").addEventListener("click", ({ target }) => copyText(byId("audit-key").textContent, target));
   }
 
   /** A reply of this page starts or ends: the dot shouldn't wait for the next news. */
@@ -81,6 +82,7 @@ export class Pipeline {
     this.list(state, ready);
     this.leftOut(state.left_out ?? []);
     this.figures(state);
+    this.audit(state.audit);
     this.happened(state);
     this.before = state;
     this.away = false;
@@ -138,6 +140,15 @@ export class Pipeline {
     if (list.children.length === 0)
       list.append(...rows.map(([name]) => el("div", {}, el("dt", {}, name), el("dd"))));
     rows.forEach(([, value], at) => say(list.children[at].lastChild, value));
+  }
+
+  /** The key that receipts are verified with; nothing where no log is kept. */
+  audit(log) {
+    byId("audit").hidden = !log;
+    if (!log) return;
+    say(byId("audit-size"), `${number(log.size)} ${log.size === 1 ? "entry" : "entries"}`);
+    say(byId("audit-key"), log.key);
+    say(byId("audit-sentence"), log.sentence);
   }
 
   happened(state) {

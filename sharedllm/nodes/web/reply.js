@@ -1,7 +1,7 @@
 // One reply: its tokens as they arrive, drawn as light Markdown in which every token can be picked.
 
 import { Refusal, request } from "./api.js";
-import { el, number, percent, visible } from "./dom.js";
+import { copyText, el, number, percent, visible } from "./dom.js";
 import { blocks, runs } from "./markdown.js";
 
 const TAGS = { strong: "strong", em: "em", code: "code" };
@@ -240,17 +240,6 @@ export class Reply {
   copy() {
     copyText(this.text, this.copyButton);
   }
-}
-
-async function copyText(text, button) {
-  const was = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "The browser does not allow it";
-  }
-  setTimeout(() => (button.textContent = was), 1800);
 }
 
 /** What a finished reply says of itself: "42 tokens, 21.3 a second, 12 of the prompt were known already". */

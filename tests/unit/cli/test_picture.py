@@ -123,3 +123,10 @@ def test_the_revoked_are_named() -> None:
 
 def test_a_name_is_no_markup() -> None:
     assert "[red]attic" in drawn({**NODE, "name": "[red]attic"})
+
+
+def test_a_primarys_log_is_told_with_its_key_and_what_is_missing_from_it() -> None:
+    log = {"key": "ab" * 32, "size": 1234, "unaudited": 0}
+    told = drawn(NODE | {"role": "primary", "audit": log})
+    assert f"attic: audit log of 1,234 entries; its key is {'ab' * 32}" in told
+    assert "; 2 answers are not in it;" in drawn(NODE | {"audit": log | {"unaudited": 2}})

@@ -106,6 +106,7 @@ class StandIn:
         self.known = [Served("smol", "base", ("smol",), ("aa" * 32,))]
         self.shares: tuple[float, ...] = ()
         self.receipts: dict[str, bytes] = {}
+        self.kept_log: dict[str, Any] | None = None
 
     def models(self) -> list[Served]:
         return self.known
@@ -115,6 +116,9 @@ class StandIn:
 
     def receipt(self, identifier: str) -> bytes | None:
         return self.receipts.get(identifier)
+
+    def log(self) -> dict[str, Any] | None:
+        return self.kept_log
 
     def submit(self, ask: Ask) -> ScriptedStream:
         if self.refusal is not None and len(self.asks) >= self.refuse_after:

@@ -71,6 +71,7 @@ def state(**changed: Any) -> dict[str, Any]:
         "left_out": [["attic-pi", "would make a token take 96 ms instead of 53 ms."]],
         "wire": "fp16",
         "coordinator": "up",
+        "audit": {"key": "desk+0123abcd+AbCd=", "size": 1204, "sentence": "Every answer is audited."},
     }
     return picture | changed
 

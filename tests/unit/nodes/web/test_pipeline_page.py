@@ -170,3 +170,14 @@ def test_forty_workers_still_fit_the_ring(page: Page, primary: FakePrimary) -> N
     primary.script.tell(spans=many)
     expect(page.locator(".spans li")).to_have_count(41)
     expect(page.locator(".station")).to_have_count(41)
+
+
+def test_the_audit_logs_key_can_be_copied(page: Page, primary: FakePrimary) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_text("More figures").click()
+    expect(page.locator("#audit")).to_contain_text("a log of 1,204 entries")
+    page.get_by_role("button", name="Copy the key").click()
+    expect(page.locator("#audit-copy")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "desk+0123abcd+AbCd="
+    primary.script.tell(audit=None)
+    expect(page.locator("#audit")).to_be_hidden()

@@ -85,6 +85,17 @@ def test_a_receipt_comes_byte_for_byte_by_the_answers_id(web: httpx.Client, serv
     assert web.get(f"/v1/sharedllm/receipts/{given}").content == service.receipts[given]
 
 
+def test_the_log_is_told_as_the_service_tells_it(web: httpx.Client, service: StandIn) -> None:
+    service.kept_log = {"key": "node+12345678+AbC=", "size": 3, "checkpoint": "node\n3\n"}
+    assert web.get("/v1/sharedllm/log").json() == service.kept_log
+
+
+def test_a_server_without_a_log_says_so(web: httpx.Client) -> None:
+    answer = web.get("/v1/sharedllm/log")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == "This server keeps no audit log."
+
+
 def test_the_last_chunk_of_a_stream_gives_the_receipts_id(web: httpx.Client, service: StandIn) -> None:
     text = web.post("/v1/completions", json={"prompt": "a", "stream": True}).text
     ids = re.findall(r'"receipt":"([^"]+)"', text)
