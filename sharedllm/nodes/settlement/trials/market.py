@@ -43,6 +43,7 @@ _INVENTED = ("forgery", "overdraft")
 _DEPOSIT_UNITS = 10**12
 _MOST_FEE = 1000
 _STRANGERS = 10**6
+_KEEP_EVERY = 100
 
 
 @dataclass
@@ -52,7 +53,8 @@ class Takings:
     ``refused_honest``: payments as clients signed them that were not settled. ``leaked`` and ``unsigned``:
     attacks that were paid, by kind, in our ledger and in the seed's. ``misplaced``: the distance between
     balances and what honest payments alone should have made of them. ``made``: balances less deposits.
-    ``same_after_restart``: the journal gave back the same balances. ``blind_unsigned``: further blind swaps
+    ``same_after_restart``: the journal gave back the same balances. ``stale``: payments of before that were
+    presented again after the restart, and how many of them were paid. ``blind_unsigned``: further blind swaps
     that the unsigned ledger paid. ``colluded``: payments for no work; ``colluding_cost``: what coalitions
     lost of their fees, with another's specialist and with their own; ``colluded_share``: of all fees.
     """
@@ -66,6 +68,8 @@ class Takings:
     misplaced: int = 0
     made: int = 0
     same_after_restart: bool = False
+    stale: int = 0
+    stale_paid: int = 0
     blind_unsigned: int = 0
     colluded: int = 0
     colluded_refused: int = 0
@@ -118,6 +122,7 @@ class _Run:
         self._unsigned = Unsigned(self._trainers, {server: set(of) for server, of in self._serving.items()})
         self._due: dict[str, int] = {}
         self._paid = 0
+        self._kept: list[Payment] = []
         self._found = Takings()
         for one in (*self._clients, *self._friends):
             self._signed.deposit(one.id, _DEPOSIT_UNITS)
@@ -147,6 +152,9 @@ class _Run:
         before = self._signed.balances
         self._signed = Royalties(self._trainers, self._journal)
         self._found.same_after_restart = self._signed.balances == before
+        for payment in self._kept:
+            self._found.stale += 1
+            self._found.stale_paid += self._present(payment)
 
     def _payment(self, server: str, client: Signer | None = None) -> Payment:
         """What a client signs for an answer."""
@@ -162,6 +170,8 @@ class _Run:
     def _honest(self, payment: Payment) -> None:
         self._found.honest += 1
         self._found.refused_honest += not self._present(payment)
+        if self._found.honest % _KEEP_EVERY == 0:
+            self._kept.append(payment)
         self._present_unsigned(payment)
         self._book(payment)
 
