@@ -6,7 +6,8 @@ by name or date, so that nobody chose. Few documents (a manuscript): each is cut
 last fifth judges.
 
 What was held out of a cut document counts by section, a run of paragraphs of at least 1,000 bytes (less where
-there is little text, so that about five remain).
+there is little text, so that about five remain, and where documents are so short that a section is more of
+one than what is to be held out).
 
 *Covered*: one text never lies on two sides. *Not covered*: sections of one document resemble each other more
 than they resemble what the person will write next year, so an interval over them is narrower than one over
@@ -80,12 +81,24 @@ def _taken(documents: Sequence[Document], wanted_bytes: float) -> list[Document]
 
 
 def _by_section(documents: Sequence[Document]) -> Splits:
-    train: list[Document] = []
-    validation: list[Document] = []
-    test: list[Document] = []
     of_all = sum(document.n_bytes for document in documents)
     least, most = _SECTION_BYTES
     at_least_bytes = min(most, max(least, int(_TEST * of_all / _SECTIONS)))
+    while (found := _cut(documents, at_least_bytes)) is None:
+        if at_least_bytes == least:
+            raise BadText(
+                f"{of_all:,} bytes of text in {len(documents)} documents can't be split into a part to learn "
+                f"from and {_LEAST_DOCUMENTS} sections to judge by; give more, with paragraphs or lines."
+            )
+        at_least_bytes = max(least, at_least_bytes // 2)
+    return found
+
+
+def _cut(documents: Sequence[Document], at_least_bytes: int) -> Splits | None:
+    """Cut each document; None where the sections are too large for one of the three parts."""
+    train: list[Document] = []
+    validation: list[Document] = []
+    test: list[Document] = []
     for document in documents:
         sections, at = _sections(document, at_least_bytes), 0
         total = sum(section.n_bytes for section in sections)
@@ -95,10 +108,7 @@ def _by_section(documents: Sequence[Document]) -> Splits:
             part = test if middle > 1 - _TEST else validation if middle > 1 - _TEST - _VALIDATION else train
             part.append(section)
     if not (train and validation) or len(test) < _LEAST_DOCUMENTS:
-        raise BadText(
-            f"{of_all:,} bytes of text in {len(documents)} documents can't be split into a part to learn "
-            f"from and {_LEAST_DOCUMENTS} sections to judge by; give more, with paragraphs or lines."
-        )
+        return None
     return Splits(tuple(train), tuple(validation), tuple(test), "section")
 
 

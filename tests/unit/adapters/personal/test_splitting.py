@@ -58,3 +58,12 @@ def test_of_little_text_smaller_sections_judge():
 def test_what_has_no_place_to_cut_is_refused():
     with pytest.raises(BadText, match="50,000 bytes of text in 1 documents can't be split"):
         split([document("blob", "x" * 50_000)])
+
+
+def test_of_a_few_short_notes_each_gives_its_end():
+    # sections of 1,000 bytes would be larger than the end of any of them
+    made = split([document(f"{i}", "A line of a note, long enough.\n" * 80 + str(i)) for i in range(8)])
+    assert made.unit == "section"
+    assert {d.id.split("/")[0] for d in made.test} == {str(i) for i in range(8)}
+    assert made.validation
+    assert sum(d.n_bytes for d in made.train) > 0.6 * 8 * 2_481
