@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from sharedllm.nodes.settlement import (
     Memory,
     Royalties,
     Signer,
+    StatementRefused,
     net,
     pay,
 )
@@ -55,6 +59,33 @@ def test_books_agree_on_every_settled_prefix_and_settle_when_messages_get_throug
     if len(totals) > 1:
         assert server.given[client.id].settled_bytes == client.taken[server.id].total_bytes == totals[-1]
         assert sum(net(server.receipts()).values()) == 0
+
+
+@steady
+@given(
+    st.lists(st.tuples(st.integers(1, 10**4), st.integers(0, 2), st.integers(2, 3)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=30),
+)
+def test_payments_in_any_order_with_duplicates_and_restarts_count_once(fees, presented):
+    client, journal = PARTIES[3], Memory()
+    signed = [
+        pay(client, PARTIES[server].id, f"{manifest:064x}", fee_units, f"{nonce:032x}")
+        for nonce, (fee_units, manifest, server) in enumerate(fees)
+    ]
+    ledger, seen = Royalties(MANIFESTS, journal), set()
+    ledger.deposit(client.id, 10**6)
+    for number, restarts in presented:
+        if number < len(signed):
+            with nullcontext() if number not in seen else pytest.raises(StatementRefused, match="before"):
+                ledger.settle(signed[number])
+            seen.add(number)
+        if restarts:
+            ledger = Royalties(MANIFESTS, journal)
+    once = Royalties(MANIFESTS, Memory())
+    once.deposit(client.id, 10**6)
+    for number in sorted(seen):
+        once.settle(signed[number])
+    assert ledger.balances == once.balances
 
 
 @steady

@@ -120,10 +120,11 @@ class Trial:
 
     def _relay(self, until_s: float) -> None:
         honest = set(range(self._nodes)) - self._liars
-        found = self._found
+        found, due = self._found, self._kill_every
         while time.monotonic() < until_s:
-            if found.kills < self._kills and found.messages >= (found.kills + 1) * self._kill_every:
+            if found.kills < self._kills and found.messages >= due and self._all_spoke():
                 self._kill_one()
+                due = found.messages + self._kill_every
             elif found.kills == self._kills and (honest <= self._done or not self._durable):
                 return
             datagram = self._receive()
@@ -134,6 +135,10 @@ class Trial:
                 self._pass_on(datagram)
             while self._late and self._late[0][0] <= time.monotonic():
                 self._deliver(heapq.heappop(self._late)[2])
+
+    def _all_spoke(self) -> bool:
+        """A node that has said nothing yet would be killed in vain."""
+        return len({server for server, _ in self._claimed}) == self._nodes
 
     def _receive(self) -> bytes:
         try:
