@@ -17,6 +17,7 @@ from sharedllm.bets.personal.compared import Compared, Pooled, compare, median_p
 from sharedllm.bets.personal.cost import bytes_and_nats, bytes_at_fp16, front, step_cpu_s
 from sharedllm.bets.personal.ensemble import Ensemble, ensemble
 from sharedllm.bets.personal.pairs import Pairs, pairwise
+from sharedllm.bets.personal.repair import repair_losses
 from sharedllm.bets.personal.rounding import FORMS, Rounded, round_weights, rounded_base
 from sharedllm.bets.personal.scoring import SCORE_VERSION, scored
 
@@ -38,6 +39,7 @@ __all__ = [
     "kinship_p",
     "median_perplexity",
     "pairwise",
+    "repair_losses",
     "round_weights",
     "rounded_base",
     "scored",
