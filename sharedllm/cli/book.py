@@ -19,6 +19,7 @@ from sharedllm.bets.index import (
     Entry,
     SeedClaim,
     catalogue_document,
+    cite,
     filters_css,
     index,
     legend,
@@ -125,8 +126,10 @@ def _fill(target: Path, entries: list[Entry], claims: tuple[SeedClaim, ...]) -> 
         "status": status_page(entries),
         "tally": tally(entries, claims),
     }
+    by_id = {entry.bet.id: entry for entry in entries}
     for page in sorted(target.rglob("*.md")):
-        text = page.read_text(encoding="utf-8")
+        root = "../" * (len(page.relative_to(target).parts) - 1)
+        text = cite(page.read_text(encoding="utf-8"), by_id, root)
         for name, fragment in fragments.items():
             text = text.replace(MARKER.format(name), fenced("{raw} html", str(fragment)))
         _write(page, text)

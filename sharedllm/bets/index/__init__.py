@@ -6,6 +6,7 @@ seed can be taken for a finding. *Covered*: everything that the catalogue holds.
 
 from __future__ import annotations
 
+from sharedllm.bets.index.cited import cite
 from sharedllm.bets.index.document import catalogue_document
 from sharedllm.bets.index.entries import CHAPTERS, Entry, SeedClaim, seed_claims, unrun
 from sharedllm.bets.index.tables import filters_css, index
@@ -16,6 +17,7 @@ __all__ = [
     "Entry",
     "SeedClaim",
     "catalogue_document",
+    "cite",
     "false_passes",
     "filters_css",
     "index",
