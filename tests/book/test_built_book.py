@@ -42,6 +42,8 @@ def test_every_expected_page_is_there(pages: dict[str, BeautifulSoup]) -> None:
         "contribute",
     }
     wanted |= {f"guides/{name}" for name in ("read", "rerun", "propose", "falsify", "install")}
+    wanted |= {f"guides/{name}" for name in ("personalise", "specialists", "audit", "directory")}
+    wanted |= {f"reference/{name}" for name in ("manifest", "adapters", "receipts", "wire")}
     assert {f"{name}.html" for name in wanted} <= set(pages)
     assert len([name for name in pages if name.startswith("bets/")]) == 6
 
