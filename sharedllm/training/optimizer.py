@@ -15,13 +15,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Muon", "adamw", "hidden_matrices", "newton_schulz"]
+__all__ = ["Moments", "Muon", "adamw", "hidden_matrices", "newton_schulz"]
 
 # Keller Jordan's quintic: steep at zero, so that five steps suffice; singular values land in about [0.7, 1.2]
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _STEPS = 5
 _EPS = 1e-7
-_ADAM_BETAS = (0.9, 0.95)
+_ADAM_BETAS, _ADAM_EPS = (0.9, 0.95), 1e-8
 # Not hidden layers: their rows are tokens or experts, whose updates should not be made equally large
 _NOT_HIDDEN = ("embed", "head", "router")
 
@@ -63,7 +63,28 @@ def adamw(parameters: Iterable[nn.Parameter], lr: float, *, weight_decay: float 
         {"params": [p for p in kept if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in kept if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=_ADAM_BETAS)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=_ADAM_BETAS, eps=_ADAM_EPS)
+
+
+class Moments:
+    """AdamW without decay for one tensor, step by step as ``adamw`` moves it.
+
+    For short runs: the first use of ``torch.optim`` imports torch's compiler, which takes two seconds
+    [measured, torch 2.13].
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._mean, self._square, self._steps = torch.zeros_like(like), torch.zeros_like(like), 0
+
+    @torch.no_grad()
+    def step(self, tensor: Tensor, slope: Tensor, lr: float) -> None:
+        """Move ``tensor`` in place."""
+        self._steps += 1
+        first, second = _ADAM_BETAS
+        self._mean.lerp_(slope, 1 - first)
+        self._square.mul_(second).addcmul_(slope, slope, value=1 - second)
+        root = (self._square / (1 - second**self._steps)).sqrt_().add_(_ADAM_EPS)
+        tensor.addcdiv_(self._mean, root, value=-lr / (1 - first**self._steps))
 
 
 class Muon(torch.optim.Optimizer):

@@ -19,6 +19,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -108,7 +109,7 @@ def search(
 class _Searcher:
     """What all branches share."""
 
-    course: Course
+    course: Course[Any]
     centre: float
     steps: int
     held_BT: Tensor
@@ -130,7 +131,8 @@ class _Searcher:
         return Search(kept, branch.lr, trials, tuple(curve), best_step, self.steps)
 
     def _begin(self, at: int) -> Branch:
-        return self.course.begin(float(f"{self.centre * _STEP**at:.6g}"), self.steps)
+        branch: Branch = self.course.begin(float(f"{self.centre * _STEP**at:.6g}"), self.steps)
+        return branch
 
     def _leader(self) -> int:
         """Name the best rate so far; of equal ones that which was tried first."""
@@ -160,7 +162,7 @@ class _Searcher:
             self.trials[at] = Trial(rival.lr, nats if math.isfinite(nats) else math.inf)
 
     def _learn(self, branches: list[Branch], window_T: Tensor, doing: str) -> list[bool]:
-        going = self.course.learn(branches, window_T)
+        going: list[bool] = self.course.learn(branches, window_T)
         nats = min(branch.nats[-1] for branch in branches)
         self.meter.add(len(branches) * (len(window_T) - 1), f"{doing}, {nats:.2f} nats")
         return going

@@ -8,6 +8,7 @@ from torch import nn
 
 from sharedllm.model import TOY_CONFIG, Transformer
 from sharedllm.training import Muon, adamw, hidden_matrices, newton_schulz
+from sharedllm.training.optimizer import Moments
 
 # Five quintic steps land near 1, not on it: Jordan et al. 2024 report about [0.7, 1.2]
 SINGULAR_LOW, SINGULAR_HIGH = 0.6, 1.3
@@ -80,3 +81,16 @@ def test_adamw_decays_no_gain() -> None:
     adamw([gain, matrix], lr=0.1, weight_decay=0.5).step()
     assert (gain.detach() == 1).all()
     assert (matrix.detach() < 1).all()
+
+
+def test_moments_move_a_tensor_as_adamw_does() -> None:
+    torch.manual_seed(0)
+    start, slopes = torch.randn(3, 5), torch.randn(6, 3, 5)
+    tuned = nn.Parameter(start.clone())
+    theirs, ours, moved = adamw([tuned], 1.0), Moments(start), start.clone()
+    for step, slope in enumerate(slopes):
+        theirs.param_groups[0]["lr"] = 0.1 / (step + 1)
+        tuned.grad = slope.clone()
+        theirs.step()
+        ours.step(moved, slope, 0.1 / (step + 1))
+    torch.testing.assert_close(moved, tuned.detach())
