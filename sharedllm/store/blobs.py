@@ -123,6 +123,15 @@ class Blobs:
         with self.unchanging():
             return _hold(self.path(sha256))
 
+    def remove(self, sha256: str) -> None:
+        """Let go of a blob, and of what arrived of it; who has it open reads it to its end."""
+        path = self.path(sha256)
+        with self.unchanging(alone=True):
+            for gone in (path, self.root / "incoming" / sha256):
+                gone.unlink(missing_ok=True)
+            if path in _held:
+                os.close(_held.pop(path)[1])
+
     @contextmanager
     def unchanging(self, *, alone: bool = False) -> Iterator[None]:
         """Run the body while nobody collects; ``alone``: while nobody adds a blob either."""

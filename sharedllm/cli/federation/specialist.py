@@ -29,7 +29,8 @@ app = typer.Typer(
     "  sharedllm specialist list\n\n"
     "  sharedllm specialist train code --base toy --name toy-code\n\n"
     "  sharedllm specialist publish toy-code\n\n"
-    "  sharedllm specialist fetch toy-code",
+    "  sharedllm specialist fetch toy-code\n\n"
+    "  sharedllm specialist withdraw toy-code",
 )
 
 NameOrId = Annotated[str, typer.Argument(help="The name of a specialist, or its id.")]
@@ -166,6 +167,21 @@ def fetch(
         f"{called or signed.name} is here: {_kind(signed)}; {_held_out(signed)}; signed by "
         f"{_signer(signed.signer)}."
     )
+
+
+@app.command()
+def withdraw(name: NameOrId, state: State = None, coordinator: Coordinator = None) -> None:
+    """Take back what you published: the library stops listing it, and forgets blobs that nothing else names.
+
+    Of a name, every version is withdrawn, for good; what others have fetched stays with them.
+
+    Example: sharedllm specialist withdraw toy-code
+    """
+    from sharedllm.nodes import specialists
+
+    with _client(state, coordinator) as client:
+        ids = specialists.withdraw(client, name, _publisher().private)
+    typer.echo(f"{name} is withdrawn: {', '.join(id[:_ID] for id in ids)}.")
 
 
 @app.command()

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sharedllm.nodes.specialists.exchange import fetch, fetch_model, listing, offer
+from sharedllm.nodes.specialists.exchange import fetch, fetch_model, listing, offer, withdraw
 
 if TYPE_CHECKING:
     from sharedllm.nodes.specialists.recipe import ADAPTER_BUDGET, trained
 
-__all__ = ["ADAPTER_BUDGET", "fetch", "fetch_model", "listing", "offer", "trained"]
+__all__ = ["ADAPTER_BUDGET", "fetch", "fetch_model", "listing", "offer", "trained", "withdraw"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from sharedllm.errors import BadManifest, BadModelFile, SharedLLMError, UnknownName
 from sharedllm.nodes.coordinator.client import CoordinatorClient, PipelineGone, RequestRefused
 from sharedllm.nodes.errors import Busy, CoordinatorAway
@@ -24,7 +26,7 @@ from sharedllm.store.blobs import Arriving
 from sharedllm.store.manifest import CEILING_BYTES, Manifest
 from sharedllm.store.specialists import Signed
 
-__all__ = ["fetch", "fetch_model", "listing", "offer"]
+__all__ = ["fetch", "fetch_model", "listing", "offer", "withdraw"]
 
 _CHUNK_BYTES = 1 << 18
 _LISTING_BYTES = 4 << 20
@@ -114,14 +116,35 @@ def offer(
             _persist(functools.partial(_upload, client, signed, sha256, here, progress), here, size)
 
 
+def withdraw(client: CoordinatorClient, name_or_id: str, private: Ed25519PrivateKey) -> list[str]:
+    """Take a specialist back from the library: that id, or every version of that name; return the ids.
+
+    Copies that others fetched stay with them. Raises ``UnknownName`` where there is none, ``BadManifest`` for
+    one that another key signed.
+    """
+    ids: list[str] = []
+    while True:
+        try:
+            signed = _manifest(client, f"/v1/specialists/{name_or_id}", f"Specialist {name_or_id}", None)
+        except UnknownName:
+            if ids:
+                return ids
+            raise
+        _put(client, f"/v1/withdrawals/{signed.id}", specialists.withdraw(signed, private).to_bytes())
+        ids.append(signed.id)
+
+
 def _announce(client: CoordinatorClient, signed: Signed) -> dict[str, int]:
     """Publish the manifest; return the blobs that the library lacks, and how much it has of each."""
-    data = signed.to_bytes()
-    headers = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
-    path = f"/v1/specialists/{signed.id}"
-    with client.streaming("PUT", path, headers=headers, content=[data]) as response:
-        missing: dict[str, int] = json.loads(response.read())["missing"]
+    missing: dict[str, int] = _put(client, f"/v1/specialists/{signed.id}", signed.to_bytes())["missing"]
     return missing
+
+
+def _put(client: CoordinatorClient, path: str, data: bytes) -> dict[str, Any]:
+    headers = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
+    with client.streaming("PUT", path, headers=headers, content=[data]) as response:
+        answer: dict[str, Any] = json.loads(response.read())
+    return answer
 
 
 def _arrived(client: CoordinatorClient, signed: Signed, sha256: str) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharedllm.store.specialists.directory import PUBLISHER, export, find, names, publish
 from sharedllm.store.specialists.signed import METHODS, Signed, is_name, sign
+from sharedllm.store.specialists.withdrawal import Withdrawal, withdraw
 
 if TYPE_CHECKING:
     from sharedllm.store.specialists.living import deltas, live, with_adapter
@@ -25,6 +26,7 @@ __all__ = [
     "METHODS",
     "PUBLISHER",
     "Signed",
+    "Withdrawal",
     "deltas",
     "export",
     "find",
@@ -34,6 +36,7 @@ __all__ = [
     "publish",
     "sign",
     "with_adapter",
+    "withdraw",
 ]
 
 

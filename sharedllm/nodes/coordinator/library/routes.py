@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from sharedllm.nodes.coordinator.library.shelf import NotOnShelf, Shelf, ShelfRefused
 from sharedllm.nodes.errors import Busy
 from sharedllm.store.blobs import BlobBusy
-from sharedllm.store.specialists import Signed
+from sharedllm.store.specialists import Signed, Withdrawal
 
 __all__ = ["UPLOADS", "library_routes"]
 
@@ -35,8 +35,13 @@ _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
 
 def library_routes(app: FastAPI, shelf: Shelf, member: Any) -> None:
     """Add the routes; ``member`` is the dependency that admits the federation's nodes."""
-    room = BoundedSemaphore(_UPLOADS_AT_ONCE)
     _refusals(app)
+    _manifest_routes(app, shelf, member)
+    _blob_routes(app, shelf, member)
+
+
+def _manifest_routes(app: FastAPI, shelf: Shelf, member: Any) -> None:
+    """What is published, and what is taken back."""
 
     @app.get("/v1/specialists", dependencies=[member])
     def listing() -> dict[str, Any]:
@@ -53,9 +58,22 @@ def library_routes(app: FastAPI, shelf: Shelf, member: Any) -> None:
             raise ShelfRefused(f"The manifest has the id {signed.id[:12]}…, not {id[:12]}…, as was said.")
         return {"id": id, "missing": shelf.announce(signed)}
 
+    @app.put("/v1/withdrawals/{id}", dependencies=[member])
+    def withdraw(id: str, request: Request) -> dict[str, Any]:
+        statement = Withdrawal.from_bytes(from_thread.run(request.body), "The withdrawal")
+        if statement.id != id:
+            raise ShelfRefused(f"The withdrawal is of {statement.id[:12]}…, not of {id[:12]}…, as was said.")
+        shelf.withdraw(statement)
+        return {"id": id}
+
     @app.get("/v1/models/{weights}", dependencies=[member])
     def model(weights: str) -> Response:
         return Response(shelf.with_weights(weights).to_bytes(), media_type="application/json")
+
+
+def _blob_routes(app: FastAPI, shelf: Shelf, member: Any) -> None:
+    """The bytes, both ways."""
+    room = BoundedSemaphore(_UPLOADS_AT_ONCE)
 
     @app.get(UPLOADS + "{sha256}", dependencies=[member])
     def blob(sha256: str) -> FileResponse:

@@ -1,24 +1,27 @@
 """What is on the shelf: manifests by id, blobs by hash, within a quota of bytes.
 
 *Covered*: a name that another key took first, blobs that nobody announced or that have another size than
-announced, more bytes than the quota, more manifests than can be listed; a restart. *Not covered*: a member
-who fills the quota with models nobody wants; the operator deletes files of ``library``, and revokes it.
+announced, more bytes than the quota, more manifests than can be listed; a restart; what was withdrawn and is
+offered again. *Not covered*: a member who fills the quota with models nobody wants; the operator deletes
+files of ``library``, and revokes it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import BadManifest, SharedLLMError
 from sharedllm.store import Blobs, atomic
-from sharedllm.store.specialists import Signed
+from sharedllm.store.specialists import Signed, Withdrawal
 
 __all__ = ["NotOnShelf", "Shelf", "ShelfRefused"]
 
 _MANIFESTS = 4_096
+_WITHDRAWN = 65_536
 _log = logging.getLogger(__name__)
 
 
@@ -39,19 +42,28 @@ class Shelf:
         self._lock = threading.Lock()
         self._promised: dict[str, int] = {}
         self._by_id: dict[str, Signed] = {}
+        self._withdrawn = {path.stem for path in (folder / "withdrawn").glob("*.json")}
         paths = (folder / "manifests").glob("*.json")
         for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
             try:
                 self._put(Signed.from_bytes(path.read_bytes(), str(path)))
             except BadManifest as error:
                 _log.warning("left off the shelf: %s", error)
+        for signed in [signed for signed in self._by_id.values() if _stem(signed) in self._withdrawn]:
+            self._take_off(signed)  # it was killed in between
 
     def announce(self, signed: Signed) -> dict[str, int]:
         """Put a manifest on the shelf; return the blobs that are not whole here, and how much of each is.
 
-        Raises ``ShelfRefused`` for a name that another key took first, or too many manifests.
+        Raises ``ShelfRefused`` for a name that another key took first, a manifest that its publisher
+        withdrew, or too many of them.
         """
         with self._lock:
+            if _stem(signed) in self._withdrawn:
+                raise ShelfRefused(
+                    f"{signed.name} {signed.id[:12]}… was withdrawn by who published it; a new version of it "
+                    "can be published."
+                )
             taken = self._named(signed.name)
             if taken is not None and taken.signer != signed.signer:
                 raise ShelfRefused(
@@ -63,6 +75,26 @@ class Shelf:
             atomic.write_bytes(self.folder / "manifests" / f"{signed.id}.json", signed.to_bytes())
             self._put(signed)
         return self.missing(signed)
+
+    def withdraw(self, statement: Withdrawal) -> None:
+        """Take a manifest off the shelf for good, and the blobs that no other one names.
+
+        Raises ``NotOnShelf``, and ``ShelfRefused`` where another key published it.
+        """
+        with self._lock:
+            signed = self._by_id.get(statement.id)
+            if signed is None:
+                raise NotOnShelf(f"No manifest {statement.id[:12]}… is published in this federation.")
+            if not statement.of(signed):
+                raise ShelfRefused(
+                    f"{signed.name} was published by {signed.signer[:16]}…, and only they can withdraw it."
+                )
+            if len(self._withdrawn) >= _WITHDRAWN:
+                raise ShelfRefused(f"{_WITHDRAWN:,} manifests were withdrawn already; ask the operator.")
+            data = statement.to_bytes()
+            atomic.write_bytes(self.folder / "withdrawn" / f"{_stem(signed)}.json", data)
+            self._withdrawn.add(_stem(signed))
+            self._take_off(signed)
 
     def find(self, name_or_id: str) -> Signed:
         """Return the manifest of that id, or the latest of that name. Raises ``NotOnShelf``."""
@@ -145,6 +177,19 @@ class Shelf:
         """Give back the room that was promised: what arrived is counted on the disk."""
         with self._lock:
             self._promised.pop(sha256, None)
+            self._sweep([sha256])  # its manifest may have been withdrawn meanwhile
+
+    def _take_off(self, signed: Signed) -> None:
+        """Its file goes last, so that whoever is killed in between begins anew."""
+        del self._by_id[signed.id]
+        self._sweep(signed.blobs)
+        (self.folder / "manifests" / f"{signed.id}.json").unlink(missing_ok=True)
+
+    def _sweep(self, blobs: Iterable[str]) -> None:
+        """Remove those that no manifest names and that do not just arrive."""
+        named = {sha256 for signed in self._by_id.values() for sha256 in signed.blobs}
+        for sha256 in set(blobs) - named - self._promised.keys():
+            self.blobs.remove(sha256)
 
     def _put(self, signed: Signed) -> None:
         # last of all, so that a name means what was announced last
@@ -165,3 +210,8 @@ class Shelf:
         whole = {name: size for name in names if (size := self._size(name)) is not None}
         coming = names - whole.keys() - self._promised.keys()
         return sum(whole.values()) + sum(self.blobs.arrived_bytes(name) for name in coming)
+
+
+def _stem(signed: Signed) -> str:
+    """What a withdrawal's file is called: an id says nothing of who signed."""
+    return f"{signed.id}.{signed.signer}"

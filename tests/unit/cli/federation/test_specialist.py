@@ -174,6 +174,18 @@ def test_without_a_federation_one_is_told_how_to_join(state: Path) -> None:
         run("fetch", "code")
 
 
+@pytest.mark.usefixtures("library")
+def test_withdraw_says_what_is_taken_back(mine: Signed, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = NodeKey.load_or_create(state / "publisher" / "node.key").public_bytes
+
+    def withdraw(client: object, name: str, private: Any) -> list[str]:
+        assert private.public_key().public_bytes_raw() == key
+        return [mine.id] if name == "mine" else []
+
+    monkeypatch.setattr(rooms, "withdraw", withdraw)
+    assert run("withdraw", "mine") == f"mine is withdrawn: {mine.id[:12]}.\n"
+
+
 def test_nothing_heavy_is_loaded_to_say_what_there_is() -> None:
     import subprocess
     import sys
