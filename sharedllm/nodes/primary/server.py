@@ -25,6 +25,7 @@ from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.operations import metrics
 from sharedllm.nodes.primary.audit import Auditor
 from sharedllm.nodes.primary.federated.lineup import Lineup, lineup
+from sharedllm.nodes.primary.federated.offering import Offering
 from sharedllm.nodes.primary.federated.repertoire import Part, Repertoire
 from sharedllm.nodes.primary.federated.wardrobe import Worn
 from sharedllm.nodes.primary.loop import Loop
@@ -97,12 +98,16 @@ def serve(settings: PrimarySettings) -> None:
         lambda: _report(settings, primary, started, urls[0]),
         lambda reply: primary.banish(set(reply["revoked"])),
     )
+    offering = Offering(
+        client, settings.model, found, lambda: any(loop.requests for loop in repertoire.loops)
+    )
     heartbeat.start()
-    for loop in repertoire.loops:
-        loop.start()
+    for thread in (*repertoire.loops, offering):
+        thread.start()
     try:
         server.run()
     finally:
+        offering.stop()
         primary.close(0.0)
         auditor.close()
         heartbeat.stop()

@@ -89,7 +89,6 @@ def test_a_client_whose_event_loop_is_gone_ends_its_tape(ring: Place, auditor: A
 def test_a_ring_that_is_gone_for_good_ends_the_tapes_of_all_its_answers(
     ring: Place, tiny: Transformer, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_GIVE_UP_S", 0.2)
     serve_two_bases(ring, tiny)
     for each in ring.loops:
         each.start()
@@ -97,6 +96,7 @@ def test_a_ring_that_is_gone_for_good_ends_the_tapes_of_all_its_answers(
     async def run() -> None:
         streams = [submit(ring, f"r{i}") for i in range(3)]
         await anext(streams[0])
+        monkeypatch.setattr(loop, "_GIVE_UP_S", 0.0)
         ring.lose(*list(ring.nodes))
         assert all(await asyncio.gather(*map(rest, streams)))
 
