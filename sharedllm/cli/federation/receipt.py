@@ -30,7 +30,10 @@ File = Annotated[
 ]
 LogKey = Annotated[
     str | None,
-    typer.Option(help="The log's key, or its node's in hex, that you know from elsewhere: it must be this."),
+    typer.Option(
+        help="The log's key, or its node's in hex, that you know from elsewhere, such as `sharedllm status` "
+        "or GET /v1/sharedllm/log: it must be this."
+    ),
 ]
 
 
