@@ -59,9 +59,13 @@ class Offering(threading.Thread):
         """Offer all, one after the other."""
         with contextlib.suppress(OSError, AttributeError):  # where threads have a priority of their own
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
-        with contextlib.suppress(_Stopped):
+        try:
             for signed in self._signed():
                 self._offer(signed)
+        except _Stopped:
+            return
+        except SharedLLMError as error:
+            self._say(f"Nothing is offered to the federation: {error}")
 
     def stop(self) -> None:
         """Let go of what is being sent; a coordinator that hangs is not waited for."""
