@@ -100,10 +100,8 @@ def list_(
         with _client(state, coordinator) as client:
             found = listing(client)
         for entry in found:
-            lacks = f", lacks {len(entry['missing'])} blobs" if entry["missing"] else ""
-            kind = "whole model" if entry["adapter"] == "none" else f"{entry['adapter']} adapter"
             typer.echo(
-                f"{entry['name']:<20} {entry['id'][:_ID]}  {kind}, {entry['bytes']:,} bytes{lacks}; "
+                f"{entry['name']:<20} {entry['id'][:_ID]}  {_listed(entry)}; "
                 f"signed by {_signer(entry['signer'])}"
             )
         return
@@ -258,6 +256,15 @@ def _kind(signed: Signed) -> str:
         return f"whole model, {signed.body.sizes['weights']:,} bytes"
     on = base.get("name") if isinstance(base, dict) else None
     return f"{adapter.method} adapter of {adapter.size:,} bytes on {_plain(on or 'a base')}"
+
+
+def _listed(entry: dict[str, Any]) -> str:
+    """What an entry of the library is, and how much of it is missing there."""
+    whole = entry["adapter"] == "none"
+    kind, with_base = ("whole model", "") if whole else (f"{entry['adapter']} adapter", " with its base")
+    missing = len(entry["missing"])
+    lacks = f", lacks {missing} blob{'s' * (missing > 1)}" if missing else ""
+    return f"{kind}, {entry['bytes']:,} bytes{with_base}{lacks}"
 
 
 def _held_out(signed: Signed) -> str:

@@ -89,7 +89,7 @@ def test_list_of_a_federation(monkeypatch: pytest.MonkeyPatch, library: dict[str
     monkeypatch.setattr(rooms, "listing", lambda client: [{**entry, "missing": ["x"]}])
     said = run("list", "--federation")
     assert "far" in said
-    assert "norm adapter, 12,345 bytes, lacks 1 blobs; signed by bbbbbbbbbbbbbbbb…" in said
+    assert "norm adapter, 12,345 bytes with its base, lacks 1 blob; signed by bbbbbbbbbbbbbbbb…" in said
 
 
 def test_inspect_shows_the_whole_manifest(mine: Signed) -> None:
