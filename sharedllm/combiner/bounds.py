@@ -136,7 +136,8 @@ def token_slack(logp: Tensor, logw: Tensor, tokens_T: Tensor | None = None) -> S
 def _slack(a_NT: Tensor, logw_NT: Tensor, m_T: Tensor, sums_T: Tensor | None) -> Slack:
     a_NT, m_T = check_log_probabilities(a_NT), m_T.to(torch.float64)
     w_NT = logw_NT.to(torch.float64).exp()
-    best_T = a_NT.masked_fill(w_NT == 0, -torch.inf).amax(0)
+    # a weight that is too small for a number still counts where its specialist alone knows the token
+    best_T = a_NT.masked_fill(logw_NT == -torch.inf, -torch.inf).amax(0)
     share_T = (a_NT + logw_NT).amax(0)
     mean_T = torch.where(w_NT == 0, 0.0, w_NT * a_NT).sum(0)
     return Slack(gap(best_T, m_T), gap(m_T, share_T), gap(m_T, mean_T), sums_T)
