@@ -7,6 +7,9 @@ gradient, and a row is a window with its own gains: several learning rates can s
 four plain products per layer, which at windows of some hundred tokens are twice as fast as PyTorch's blocked
 kernel on a CPU [measured]; it holds T² numbers per head, so it is not for long windows.
 
+On SmolLM2-135M a step of 256 tokens takes 1.04 seconds of one core, by automatic differentiation 1.25; its
+products alone would take 0.7 at the best rate seen [measured beside other work, bf16].
+
 *Covered*: dense and mixture-of-experts bases, the way through the router included; tests hold loss and
 gradient to automatic differentiation's. *Not covered*: other methods than ``norm``; caches.
 

@@ -7,7 +7,7 @@ leaves out of a full sweep: a rate that starts slowly and ends well.
 
 The floor, in multiplications and additions of a model of P weights in products: 2P per token forward and 2P
 for the gradient of the hidden states; frozen weights need no gradient (2P more). At SmolLM2-135M that is 0.54
-GFLOP per token. ``courses`` says how close a step comes to it.
+GFLOP per token. ``frozen`` says how close a step comes to it.
 
 Warm-up, then constant, then linearly to zero over the second half (Hägele et al. 2405.18392: as good as a
 cosine, and its first part does not depend on the length). Otherwise the recipe of ``fit``.
