@@ -69,7 +69,7 @@ def quick_products(model: Transformer, method: str) -> str:
     """Name the format in which this machine multiplies fastest while ``method`` learns on ``model``.
 
     Each expert gets another number of rows at each step, and oneDNN prepares every new shape of a bf16
-    product anew (the toy base learnt 30 times slower so, measured): only ``Frozen``, which pads them, uses it.
+    product anew (the toy base learnt 30 times slower so, measured): only ``Frozen``, which pads, uses it.
     """
     if model.embed.weight.device.type != "cpu":
         return "bf16"
