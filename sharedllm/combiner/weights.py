@@ -117,6 +117,12 @@ def _uniform(n: int) -> Tensor:
     return torch.full((n,), -math.log(n), dtype=torch.float64)
 
 
+def _given(logw_N: Tensor) -> Tensor:
+    """Weights of any precision in fp64, in which they sum to one again: at 1e4 nats a rest of 1e-8 counts."""
+    check_weights(logw_N)
+    return logw_N.to(torch.float64).log_softmax(0)
+
+
 def _posterior(logw_N: Tensor, a_N: Tensor) -> Tensor:
     joint_N = logw_N + a_N
     total = joint_N.logsumexp(0)
@@ -131,8 +137,7 @@ class Static(Weights):
     """
 
     def __init__(self, logw_N: Tensor, gap_nats: float = 0.0) -> None:
-        check_weights(logw_N)
-        self.logw_N = logw_N.to(torch.float64)
+        self.logw_N = _given(logw_N)
         self.gap_nats = gap_nats
 
     @classmethod
@@ -181,8 +186,7 @@ class FixedShare(Weights):
     """
 
     def __init__(self, n: int, alpha: float, prior_logw_N: Tensor | None = None) -> None:
-        prior_logw_N = _uniform(n) if prior_logw_N is None else prior_logw_N.to(torch.float64)
-        check_weights(prior_logw_N)
+        prior_logw_N = _uniform(n) if prior_logw_N is None else _given(prior_logw_N)
         if prior_logw_N.shape != (n,):
             raise BadMixture(
                 f"A prior for {n} specialists has shape ({n},), got {tuple(prior_logw_N.shape)}."

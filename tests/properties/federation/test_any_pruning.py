@@ -16,6 +16,7 @@ from sharedllm.combiner import (
     longest_sleep,
     mixture,
     power_slack,
+    pruning_cost,
     pruning_slack,
 )
 
@@ -46,6 +47,29 @@ def test_a_token_costs_what_is_stated_whoever_sleeps(seed, n, t, fraction):
     awake_NT = logw_NT >= math.log(max(fraction / n, 1e-30))
     slack = pruning_slack(logp_NTV, logw_NT, awake_NT, came_T).minimum()
     assert min(slack.values()) >= -1e-9, slack
+
+
+@steady
+@given(seeds, st.integers(2, 6), st.integers(2, 12), st.floats(0, 1), st.floats(0, 40))
+def test_no_token_costs_more_than_the_span_of_logits_and_the_sleeping_weight_say(seed, n, v, fraction, span):
+    generator = torch.Generator().manual_seed(seed)
+    logits_NTV = span * torch.rand(n, 20, v, generator=generator, dtype=torch.float64)
+    logits_NTV[0] = logits_NTV[1:].amax(0).neg()  # somebody who knows what nobody else does
+    logits_NTV[0] += span - logits_NTV[0].amax(-1, keepdim=True)
+    logp_NTV = logits_NTV.clamp(min=0).log_softmax(-1)
+    course = Pruned(FixedShare(n, 0.05), fraction / n).course(logp_NTV[:, :, 0])
+    lost_TV = mixture(logp_NTV, course.all_logw_NT) - mixture(logp_NTV, course.logw_NT)
+    asleep_T = torch.where(course.awake_NT, 0.0, course.all_logw_NT.exp()).sum(0)
+    for lost_V, asleep in zip(lost_TV, asleep_T.tolist(), strict=True):
+        assert float(lost_V.max()) <= pruning_cost(asleep, 2 * span) + 1e-9
+
+
+@steady
+@given(st.floats(0, 1), st.floats(0, 1e4))
+def test_what_pruning_costs_lies_between_nothing_and_what_the_sleeper_is_ahead(asleep, ahead_nats):
+    cost_nats = pruning_cost(asleep, ahead_nats)
+    assert -1e-12 <= cost_nats <= ahead_nats + 1e-12
+    assert cost_nats >= math.log(asleep) + ahead_nats - 1e-9 if asleep else cost_nats == 0.0
 
 
 @steady

@@ -18,6 +18,7 @@ from sharedllm.combiner import (
     Uniform,
     longest_sleep,
     mixture,
+    pruning_cost,
     pruning_slack,
 )
 from sharedllm.errors import BadMixture
@@ -77,6 +78,19 @@ def test_a_sleeper_keeps_the_weight_that_it_had_under_bayes():
     course = Pruned(Bayes(4), 0.05).course(switching())
     asleep_from = int(course.awake_NT[1].to(torch.int).argmin())
     assert (course.all_logw_NT[1, asleep_from:] - course.all_logw_NT[1, asleep_from]).abs().max() < 1e-9
+
+
+def test_by_default_less_than_a_quarter_sleeps_and_nobody_for_long():
+    a_NT = switching(blocks=4, length=60)
+    course = Pruned(FixedShare(4, 0.02)).course(a_NT)
+    assert 0 < 1 - course.asked / a_NT.numel() < 0.75
+    assert torch.where(course.awake_NT, 0.0, course.all_logw_NT.exp()).sum(0).max() < 0.25
+    assert max(longest_sleep(n, 0.02, 0.25 / n) for n in range(2, 200)) == 14
+
+
+def test_a_sleeper_that_alone_may_know_a_token_costs_without_bound():
+    assert pruning_cost(0.01, math.inf) == math.inf
+    assert pruning_cost(0.0, math.inf) == 0.0
 
 
 def test_a_floor_of_zero_prunes_nobody():
