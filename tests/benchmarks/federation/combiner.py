@@ -34,6 +34,7 @@ from sharedllm.combiner import (
     mixture,
     power_slack,
     token_slack,
+    tolerance,
 )
 from tests.benchmarks.federation.combiner_text import losses
 
@@ -106,7 +107,7 @@ def _times(n: int, read: float, exponential: float, rounds: int) -> list[str]:
     logw_N1 = Uniform(n).logw_N.float()[:, None]
     arms["naive peer"] = lambda: [torch.logsumexp(torch.stack([*logp_NV]) + logw_N1, 0) for _ in tokens]
     served = FixedShare(n, _ALPHA)
-    arms["as served"] = lambda: [_served(logits_NV, served, came) for came in tokens]
+    arms["as served"] = lambda: _served(logits_NV, served, tokens)
     us = _in_turns(arms, rounds)
     read_us, floor_us = 1e6 * 4 * logp_NV.numel() / read, 1e6 * logp_NV.numel() / exponential
     course = Pruned(FixedShare(n, _ALPHA)).course(logp_NV[:, tokens * rounds])
@@ -118,8 +119,8 @@ def _times(n: int, read: float, exponential: float, rounds: int) -> list[str]:
         middle = float(np.median(us_R))
         ratio, low, high = _interval(us_R / us["naive peer"])
         lines.append(
-            f"  {name:20} {middle:8.0f} µs  {middle / read_us:6.1f} × reading  {middle / floor_us:5.1f} × exp  "
-            f"{ratio:6.2f} × peer [{low:.2f}, {high:.2f}]"
+            f"  {name:20} {middle:8.0f} µs  {middle / read_us:6.1f} × reading  {middle / floor_us:5.1f} × exp"
+            f"  {ratio:6.2f} × peer [{low:.2f}, {high:.2f}]"
         )
     return lines
 
@@ -131,11 +132,12 @@ def _tokens(combiner: Combiner, logp_NV: Tensor, context_F: Tensor, tokens: Sequ
         combiner.observe(logp_NV, token)
 
 
-def _served(logits_NV: Tensor, weights: FixedShare, token: int) -> None:
-    """What a primary does for a mixture's token, but for choosing it."""
-    logp_NV = torch.stack([*logits_NV]).double().log_softmax(-1)
-    mixture(logp_NV, weights.logw_N)
-    weights.observe(logp_NV[:, token])
+def _served(logits_NV: Tensor, weights: FixedShare, tokens: Sequence[int]) -> None:
+    """What a primary does for a mixture's tokens, but for choosing them."""
+    for token in tokens:
+        logp_NV = torch.stack([*logits_NV]).double().log_softmax(-1)
+        mixture(logp_NV, weights.logw_N)
+        weights.observe(logp_NV[:, token])
 
 
 def _in_turns(arms: dict[str, Act], rounds: int) -> dict[str, np.ndarray]:
@@ -164,8 +166,10 @@ def _edge() -> list[str]:
     zeros_NTV = logits_NTV.masked_fill(torch.rand(logits_NTV.shape, generator=drawn) < 0.3, -math.inf)
     zeros_NTV[:, :, 0] = 0.0  # a token that nobody rules out
     came_T = torch.randint(vocabulary, (tokens,), generator=drawn)
+    may = [f"{-tolerance(dtype, 2e4):.0e}" for dtype in (torch.float32, torch.float64)]
     lines = [
-        "numbers at the edge, 6 specialists: least slack and largest |ln Σ exp m|, nats; fp32, then fp64"
+        f"numbers at the edge, {n} specialists: least slack and largest |ln Σ exp m|, nats; fp32, then fp64; "
+        f"rounding alone may make a slack {' and '.join(may)}"
     ]
     for name, given in (("logits ±1e4", logits_NTV), ("±1e4 and −inf", zeros_NTV)):
         cells: dict[str, list[str]] = {}
