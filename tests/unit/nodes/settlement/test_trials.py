@@ -48,6 +48,12 @@ def test_no_duplicate_counts(signed: Outcome) -> None:
     assert signed.duplicates_counted == 0
 
 
+def test_a_claim_that_came_early_and_was_forgotten_is_no_duplicate() -> None:
+    """With these losses and sleepers eight such claims come again and are booked, for the first time."""
+    wild = Traffic(6, 6, 60, Conditions(0.3, 0.3), asleep_s=60, partners=1).run(SignedBooks, 0)
+    assert (wild.duplicates > 100, wild.duplicates_counted, wild.wrong_bytes) == (True, 0, 0)
+
+
 def test_restarts_forget_nothing(signed: Outcome) -> None:
     assert signed.forgotten == 0
 
