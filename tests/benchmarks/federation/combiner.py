@@ -46,7 +46,8 @@ _ALPHA = 0.02
 _TOKENS = 8
 _ORDERS = (0.0, 0.5, 1.0)
 
-Act = Callable[[], object]
+Act = Callable[[int], object]
+"""What an arm does when a token has come."""
 
 
 def measure(quick: bool = False) -> list[str]:
@@ -70,7 +71,7 @@ def _rates(n_bytes: int) -> tuple[float, float]:
     )
 
 
-def _seconds(act: Act) -> float:
+def _seconds(act: Callable[[], object]) -> float:
     began_s = time.perf_counter()
     act()
     return time.perf_counter() - began_s
@@ -101,14 +102,13 @@ def _times(n: int, read: float, exponential: float, rounds: int) -> list[str]:
     tokens = logp_NV[0].exp().multinomial(_TOKENS, generator=drawn).tolist()
     context_F = torch.randn(_WIDTH, generator=drawn)
     arms: dict[str, Act] = {
-        name: functools.partial(_tokens, combiner, logp_NV, context_F, tokens)
-        for name, combiner in _kinds(n).items()
+        name: functools.partial(_token, combiner, logp_NV, context_F) for name, combiner in _kinds(n).items()
     }
     logw_N1 = Uniform(n).logw_N.float()[:, None]
-    arms["naive peer"] = lambda: [torch.logsumexp(torch.stack([*logp_NV]) + logw_N1, 0) for _ in tokens]
+    arms["naive peer"] = lambda token: torch.logsumexp(torch.stack([*logp_NV]) + logw_N1, 0)
     served = FixedShare(n, _ALPHA)
-    arms["as served"] = lambda: _served(logits_NV, served, tokens)
-    us = _in_turns(arms, rounds)
+    arms["as served"] = functools.partial(_served, served, logits_NV)
+    us = _in_turns(arms, tokens, rounds)
     read_us, floor_us = 1e6 * 4 * logp_NV.numel() / read, 1e6 * logp_NV.numel() / exponential
     course = Pruned(FixedShare(n, _ALPHA)).course(logp_NV[:, tokens * rounds])
     lines = [
@@ -125,29 +125,27 @@ def _times(n: int, read: float, exponential: float, rounds: int) -> list[str]:
     return lines
 
 
-def _tokens(combiner: Combiner, logp_NV: Tensor, context_F: Tensor, tokens: Sequence[int]) -> None:
-    for token in tokens:
-        combiner.weights.look(context_F)
-        combiner.joint(logp_NV)
-        combiner.observe(logp_NV, token)
+def _token(combiner: Combiner, logp_NV: Tensor, context_F: Tensor, token: int) -> None:
+    combiner.weights.look(context_F)
+    combiner.joint(logp_NV)
+    combiner.observe(logp_NV, token)
 
 
-def _served(logits_NV: Tensor, weights: FixedShare, tokens: Sequence[int]) -> None:
-    """What a primary does for a mixture's tokens, but for choosing them."""
-    for token in tokens:
-        logp_NV = torch.stack([*logits_NV]).double().log_softmax(-1)
-        mixture(logp_NV, weights.logw_N)
-        weights.observe(logp_NV[:, token])
+def _served(weights: FixedShare, logits_NV: Tensor, token: int) -> None:
+    """What a primary does for a mixture's token, but for choosing it."""
+    logp_NV = torch.stack([*logits_NV]).double().log_softmax(-1)
+    mixture(logp_NV, weights.logw_N)
+    weights.observe(logp_NV[:, token])
 
 
-def _in_turns(arms: dict[str, Act], rounds: int) -> dict[str, np.ndarray]:
-    """Microseconds per token of every arm in every round, after one that does not count."""
+def _in_turns(arms: dict[str, Act], tokens: Sequence[int], rounds: int) -> dict[str, np.ndarray]:
+    """Microseconds of every arm in every round, the median of its tokens; a first round does not count."""
     chance, taken_us = random.Random(0), {name: list[float]() for name in arms}
     for turn in range(rounds + 1):
         for name in chance.sample(list(arms), len(arms)):
-            us = 1e6 * _seconds(arms[name]) / _TOKENS
+            each_s = [_seconds(functools.partial(arms[name], token)) for token in tokens]
             if turn:
-                taken_us[name].append(us)
+                taken_us[name].append(1e6 * float(np.median(each_s)))
     return {name: np.asarray(us) for name, us in taken_us.items()}
 
 
