@@ -31,6 +31,8 @@ def log_mean(logp: Tensor, logw: Tensor, r: float) -> Tensor:
     r = 0, where weights are exponents, one whose weight underflows, too); where another says NaN, the mean is
     NaN.
     """
+    if len(logp) == 1:
+        return logp[0].clone()  # whoever is alone, or alone awake, is every mean of themselves
     logw = logw.reshape(*logw.shape, *(1,) * (logp.ndim - logw.ndim))
     w = logw.exp().to(logp.dtype)
     silent = w == 0 if r < _NEGLIGIBLE else logw == -torch.inf
