@@ -39,14 +39,15 @@ class Scored:
 class Step:
     """Segments for the workers, the tokens of their rows, and which request, in which life, waits for what.
 
-    ``readers`` wait for their next token, whose rows among those that come back are ``read``. ``begun`` are
-    the requests that have their slot since this step.
+    ``readers`` wait for the token behind so many (``behind``), whose rows among those that come back are
+    ``read``. ``begun`` are the requests that have their slot since this step.
     """
 
     segments: tuple[Segment, ...]
     tokens: tuple[int, ...]
     readers: tuple[tuple[Sequence, int], ...]
     read: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
     scored: tuple[Scored, ...] = ()
     begun: tuple[Sequence, ...] = ()
 
@@ -118,4 +119,5 @@ def composed(ops: list[Segment], chosen: list[Sequence]) -> Step:
         if not sequence.pending:
             readers.append((sequence, sequence.life))
             read.append(at - 1)
-    return Step(tuple(segments), tuple(tokens), tuple(readers), tuple(read), tuple(scored))
+    behind = tuple(sequence.fed for sequence, _ in readers)
+    return Step(tuple(segments), tuple(tokens), tuple(readers), tuple(read), behind, tuple(scored))

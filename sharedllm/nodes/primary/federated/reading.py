@@ -37,8 +37,10 @@ def read(ends: Ends, step: Step, h_RD: Tensor, traces: Tensor, end: Callable[[Se
     logits_RV = ends.logits(h_RD, rows_worn([sequence for sequence, _ in step.readers], ends.gain_D))
     likeliest = logits_RV.argmax(dim=-1).tolist()
     tokens = 0
-    for (sequence, life), logits_V, token in zip(step.readers, logits_RV, likeliest, strict=True):
-        if sequence.life != life:
+    readers = zip(step.readers, step.behind, logits_RV, likeliest, strict=True)
+    for (sequence, life), behind, logits_V, token in readers:
+        # a mixture may have chosen meanwhile: what a member says again after a replay is of no use then
+        if sequence.life != life or len(sequence.tokens) != behind:
             continue
         if sequence.trace is not None:
             sequence.trace.set_result((logits_V, traces))

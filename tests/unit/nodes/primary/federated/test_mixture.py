@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from sharedllm.combiner import FixedShare, mixture
-from sharedllm.model import Sampling, Transformer
+from sharedllm.model import Sampling, Tokenizer, Transformer
 from sharedllm.nodes.api.service import Ask
+from sharedllm.nodes.primary import Sequence
+from sharedllm.nodes.primary.batching import Batcher
 from sharedllm.nodes.primary.federated.mixed import ALPHA, Mixed
+from sharedllm.nodes.primary.federated.reading import read
 from sharedllm.wire import Codec
 from tests.unit.nodes.primary.federated.choirs import NAMES, adapted, expected, heard, serve, serve_two_bases
 from tests.unit.nodes.primary.talking import CHANCE, GREEDY, ask, one, prompt
@@ -204,3 +207,24 @@ def test_a_text_that_ends_itself_ends_for_every_member(ring: Place) -> None:
     told = one(ring, ASKED, dataclasses.replace(CHANCE, stop=(text[6:8],)))
     assert told.text == text[: text.index(text[6:8])]
     ring.until(lambda: not ring.loop.requests, "nothing goes on")
+
+
+def test_what_a_member_says_again_is_not_taken_for_what_it_says_of_the_next_token(
+    ring: Place, tokenizer: Tokenizer
+) -> None:
+    heard_of: list[int] = []
+
+    class Chosen:
+        def heard(self, member: Sequence, logits_V: Tensor) -> None:
+            heard_of.append(len(member.tokens))
+
+    member, batcher, ends = Sequence(Ask(ASKED, GREEDY), tokenizer, 1024, 1), Batcher(), ring.loop.model.ends
+    member.mixed = Chosen()  # type: ignore[assignment]
+    batcher.take(member)
+    batcher.opened(1024)
+    steps = [step for _ in range(2) if (step := batcher.step(1)) is not None]
+    member.tokens.append(7)  # chosen from what the member had said before its pipeline was left
+    steps += [step for _ in range(1) if (step := batcher.step(1)) is not None]
+    for step in steps:
+        read(ends, step, torch.randn(step.results, ends.config.width), torch.empty(0), batcher.end)
+    assert heard_of == [len(ASKED) + 1]
