@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharedllm.attribution.receipts import acknowledged, verify
@@ -55,9 +55,26 @@ def near(draw: st.DrawFn, value: Any) -> Any:
     return draw(OTHER)
 
 
-@pytest.mark.parametrize("at", PLACES, ids=lambda at: ".".join(map(str, at)))
+each_place = pytest.mark.parametrize("at", PLACES, ids=lambda at: ".".join(map(str, at)))
+
+
+@each_place
+@settings(max_examples=30)
 @given(data=st.data())
 def test_no_value_can_be_changed(at, data):
+    changed(at, data)
+
+
+@pytest.mark.slow
+@each_place
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_value_can_be_changed_however_often_one_tries(at, data):
+    changed(at, data)
+
+
+def changed(at: tuple[Any, ...], data: st.DataObject) -> None:
+    """Change one value, and see that the receipt is refused."""
     whole = json.loads(acknowledged_receipt())
     parent, before = held(whole, at[:-1]), held(whole, at)
     after = data.draw(near(before) | OTHER)

@@ -13,6 +13,8 @@ from playwright.sync_api import Page, expect
 from tests.unit.nodes.web.conftest import ask, pick, replied
 from tests.unit.nodes.web.fake_primary import EXPLANATION, FakePrimary, shares
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("code", "scripture", "verse")
 
 
