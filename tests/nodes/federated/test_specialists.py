@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from sharedllm import store
 from sharedllm.adapters import Adapter, library
 from sharedllm.attribution.receipts import verify
 from sharedllm.model import Tokenizer
+from sharedllm.nodes.coordinator import CoordinatorClient
+from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.local import Federation
+from sharedllm.nodes.specialists import listing
 from tests.nodes.federated.toys import NAMES, delta, mixed, models, publish
 from tests.nodes.harness import PROMPT, within
 
@@ -141,7 +145,8 @@ def test_an_adapter_that_is_fitted_now_is_served_now(whole: Federation) -> None:
 def test_a_receipt_proves_offline_what_was_said(whole: Federation) -> None:
     said = tell(whole)
     data = httpx.get(f"{whole.api_url}/sharedllm/receipts/{said.end['receipt']}", timeout=30).content
-    verified = verify(data, prompt=prompt_tokens())
+    log = httpx.get(f"{whole.api_url}/sharedllm/log", timeout=30).json()
+    verified = verify(data, log_key=log["key"], prompt=prompt_tokens())
     assert [token.entry.token for token in verified.answer.tokens] == said.tokens
     assert verified.answer.head.specialists == NAMES
 
@@ -159,3 +164,20 @@ def test_the_coordinator_knows_a_pipeline_for_each_whole_model(whole: Federation
     assert sorted(pipeline["model"] for pipeline in whole.status()["pipelines"]) == sorted(
         ["toy", "toy-whole"]
     )
+
+
+def test_other_nodes_can_fetch_what_a_primary_serves(whole: Federation) -> None:
+    client = CoordinatorClient(Identity.load(whole.operator), whole.coordinator_url)
+    with contextlib.closing(client):
+
+        def whole_names() -> set[str]:
+            return {entry["name"] for entry in listing(client) if not entry["missing"]}
+
+        within(60, lambda: "toy-whole" in whole_names())
+        assert {entry["name"] for entry in listing(client)} >= set(NAMES)
+
+
+def test_status_names_the_key_that_receipts_are_verified_with(whole: Federation) -> None:
+    log = httpx.get(f"{whole.api_url}/sharedllm/log", timeout=30).json()
+    (primary,) = [node for node in whole.status()["nodes"] if node["role"] == "primary"]
+    assert primary["audit"]["key"] == log["node_key"]
