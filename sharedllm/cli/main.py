@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "token": ("sharedllm.cli.network.token", "Print a token with which a machine can join."),
     "up": ("sharedllm.cli.network.up", "Start a federation on this machine: page, API and workers."),
     "revoke": ("sharedllm.cli.network.revoke", "Exclude a node from the federation for good."),
-    "vote": ("sharedllm.cli.network.vote", "Vote for a node's expulsion, and see who is accused."),
+    "vote": ("sharedllm.cli.network.vote", "Vote for a node's expulsion, or list who is accused."),
     "coordinator": (
         "sharedllm.cli.network.coordinator",
         "Serve a federation's directory and certificate authority.",
