@@ -22,7 +22,8 @@ app = typer.Typer(
     "Examples:\n\n"
     "  sharedllm receipt verify answer.json\n\n"
     "  sharedllm receipt show answer.json\n\n"
-    "  sharedllm receipt show answer.json --html answer.html",
+    "  sharedllm receipt show answer.json --html answer.html\n\n"
+    "  sharedllm receipt acknowledge answer.json",
 )
 
 File = Annotated[
@@ -91,6 +92,23 @@ def show(
         typer.echo(f"{number:>5} {piece:<18} {token.probability:6.4f}  {_bars(head.specialists, token)}")
     ended = good.answer.finish_reason or "the log holds no end of it"
     typer.echo(f"{len(pieces):,} tokens; ended: {ended}. Entry {good.index:,} of {good.checkpoint.origin}.")
+
+
+@app.command()
+def acknowledge(file: File) -> None:
+    """Countersign your receipt, in its place, which proves to anyone that you had the answer.
+
+    It must be bound to your key, as those of `sharedllm generate --receipt` are.
+
+    Example: sharedllm receipt acknowledge answer.json
+    """
+    from sharedllm.attribution.receipts import acknowledged
+    from sharedllm.cli.talk.api import own_key
+    from sharedllm.store import atomic
+
+    key = own_key()
+    atomic.write_bytes(file, acknowledged(_read(file), key.private))
+    typer.echo(f"{file} is countersigned with your key {key.public_bytes.hex()}.")
 
 
 def _bars(specialists: tuple[str, ...], token: Token) -> str:

@@ -15,11 +15,12 @@ from urllib.parse import quote
 import httpx
 
 from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.identity.files import state_root
 from sharedllm.nodes.local import PAGE_PORT, read_note
 from sharedllm.nodes.operations import BadSetting
 
-__all__ = ["Api", "ApiFailed", "connect"]
+__all__ = ["Api", "ApiFailed", "connect", "own_key"]
 
 _TIMEOUT = httpx.Timeout(300.0, connect=5.0)  # a long prompt is silent for a while
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -124,6 +125,11 @@ class Api:
                 f"Nothing answers at {self.url}. Start it with `sharedllm up`, or give another --url."
             )
         return ApiFailed(f"The connection to {self.url} broke ({type(error).__name__}); ask again.")
+
+
+def own_key() -> NodeKey:
+    """This user's own key, to which receipts are bound; made when it is first needed."""
+    return NodeKey.load_or_create(state_root() / "client" / "client.key")
 
 
 def connect(url: str | None, model: str | None, key_file: Path | None) -> Api:

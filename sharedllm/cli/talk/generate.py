@@ -58,11 +58,11 @@ def generate(
 
       sharedllm generate "In the beginning" --model mixture --receipt answer.json
     """
-    from sharedllm.cli.talk.api import ApiFailed, connect
+    from sharedllm.cli.talk.api import ApiFailed, connect, own_key
 
     api = connect(url, model, api_key_file)
     if receipt is not None:
-        api = dataclasses.replace(api, client_key=_client_key())
+        api = dataclasses.replace(api, client_key=own_key().public_bytes.hex())
     text = sys.stdin.read() if prompt == "-" else prompt
     how: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
     how |= {
@@ -90,10 +90,3 @@ def _printed(pieces: Generator[str, None, str]) -> str:
             print(next(pieces), end="", flush=True)
         except StopIteration as end:
             return str(end.value)
-
-
-def _client_key() -> str:
-    """The public half of this user's own key, to which receipts are bound; made when it is first needed."""
-    from sharedllm.nodes.identity import NodeKey, state_root
-
-    return NodeKey.load_or_create(state_root() / "client" / "client.key").public_bytes.hex()

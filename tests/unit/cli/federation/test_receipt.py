@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from sharedllm.cli.federation.receipt import app
 from sharedllm.cli.main import main
 from sharedllm.errors import BadReceipt
-from tests.unit.attribution.receipts.making import CLIENT_KEY, log_key, of, receipt
+from sharedllm.nodes.identity import NodeKey
+from tests.unit.attribution.receipts.making import CLIENT, CLIENT_KEY, log_key, of, receipt
 
 
 @pytest.fixture
@@ -46,6 +47,23 @@ def test_a_good_receipt_is_said_to_be_good_with_what_it_leaves_open(file):
     said = run("verify", file, "--log-key", log_key(), "--client-key", CLIENT_KEY)
     assert "is good. It proves:" in said
     assert "It leaves open:" in said
+
+
+def test_its_client_countersigns_a_receipt(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAREDLLM_STATE", str(tmp_path))
+    key = tmp_path / "client" / "client.key"
+    key.parent.mkdir()
+    key.write_bytes(NodeKey(CLIENT)._pem())
+    assert CLIENT_KEY in run("acknowledge", file)
+    assert "countersigned" in run("verify", file)
+
+
+def test_nobody_else_countersigns_it(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAREDLLM_STATE", str(tmp_path))
+    before = file.read_bytes()
+    with pytest.raises(BadReceipt):
+        run("acknowledge", file)
+    assert file.read_bytes() == before
 
 
 def test_a_forged_receipt_is_refused(forged):
