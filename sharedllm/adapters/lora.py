@@ -79,12 +79,24 @@ class Lora:
     @staticmethod
     def weights(model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Multiply out B @ A per weight. Raises ``BadAdapter`` unless exactly those above have both."""
-        adapted = {name for name, _ in model.named_parameters() if _ADAPTED.search(name)}
+        adapted = {name: weight for name, weight in model.named_parameters() if _ADAPTED.search(name)}
         same_names("lora", set(tensors), {f"{name}.{factor}" for name in adapted for factor in "AB"})
-        try:
-            return {name: tensors[f"{name}.B"] @ tensors[f"{name}.A"] for name in sorted(adapted)}
-        except RuntimeError as error:
-            raise BadAdapter(f"An adapter's A and B do not multiply ({error}); fit it again.") from error
+        for name, weight in adapted.items():
+            _refuse_misfit(name, tensors[f"{name}.A"], tensors[f"{name}.B"], weight)
+        return {name: tensors[f"{name}.B"] @ tensors[f"{name}.A"] for name in sorted(adapted)}
+
+
+def _refuse_misfit(name: str, a: Tensor, b: Tensor, weight: Tensor) -> None:
+    """Raise ``BadAdapter`` unless B @ A has the weight's shape; of two thin factors it may be huge."""
+    try:
+        shape = (b.to("meta") @ a.to("meta")).shape
+    except RuntimeError as error:
+        raise BadAdapter(f"An adapter's A and B do not multiply ({error}); fit it again.") from error
+    if shape != weight.shape:
+        raise BadAdapter(
+            f"The lora adapter changes {name} by {tuple(shape)}, but the model's has {tuple(weight.shape)}. "
+            "Load the base that it was fitted on."
+        )
 
 
 def _factors(layer: Any) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,7 @@ _KEY = re.compile(
     r"base_model\.model\.model\.layers\.(\d{1,4})\.((?:self_attn|mlp)\.\w+)\.lora_(A|B)(?:\.default)?\.weight"
 )
 _CEILING_BYTES = 1 << 20
+_MOST_RANK = 1 << 14  # projections that a folder leaves alone take memory too
 # what changes nothing in how the tensors are meant; any other key must be empty
 _HARMLESS = {
     "auto_mapping",
@@ -146,10 +147,18 @@ def _scale(folder: Path) -> tuple[float, int]:
             if key not in _HARMLESS and not plain:
                 raise ValueError(f"it asks for {key} = {value!r}, which is not plain LoRA")
         rank, alpha = config["r"], config["lora_alpha"]
-        if type(rank) is not int or rank < 1 or not math.isfinite(alpha):
+        if type(rank) is not int or not 1 <= rank <= _MOST_RANK or not math.isfinite(alpha):
             raise ValueError(f"its rank is {rank!r} and its alpha {alpha!r}")
         return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), rank
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise BadAdapter(f"{path} is no configuration of an adapter that can be read ({error}).") from error
 
 

@@ -1,8 +1,9 @@
 """From a signed manifest and its blobs alone to a live model, with no code per specialist; and back again.
 
 *Covered*: every byte of every blob is read and hashed before it is used, sizes first; tensors that don't fit
-the configuration; NaN and infinity. *Not covered*: a blob that is changed while it is mapped; a signer who
-names a tokenizer that fits the vocabulary but is not the one the weights were trained with.
+the configuration (before they are multiplied out); NaN and infinity. *Not covered*: a blob that is changed
+while it is mapped; a signer who names a tokenizer that fits the vocabulary but is not the one the weights
+were trained with.
 """
 
 from __future__ import annotations
@@ -93,31 +94,34 @@ def _deltas(signed: Signed, model: Transformer) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         refuse_nan(name, tensor, where)
     floats = {name: tensor.float() for name, tensor in tensors.items()}
-    changes = _multiplied(floats, where) if adapter.method == "lora" else floats
+    lora = adapter.method == "lora"
+    shapes = _products(floats, where) if lora else {name: delta.shape for name, delta in floats.items()}
     weights = dict(model.named_parameters())
-    expected = set(model.gains()) if adapter.method == "norm" else set(weights)
-    odd = set(changes) ^ expected if adapter.method == "norm" else set(changes) - expected
+    odd = set(shapes) - set(weights) if lora else set(shapes) ^ set(model.gains())
     if odd:
         raise BadModelFile(
             f"The {adapter.method} adapter of {where} does not belong to its base: {min(odd)} is missing or "
             "not one of its weights. Fetch or train it again."
         )
-    for name, delta in changes.items():
-        if delta.shape != weights[name].shape:
+    for name, shape in shapes.items():
+        if shape != weights[name].shape:
             raise BadModelFile(
-                f"The adapter of {where} changes {name} by {tuple(delta.shape)}, but the base's has "
+                f"The adapter of {where} changes {name} by {tuple(shape)}, but the base's has "
                 f"{tuple(weights[name].shape)}. Fetch or train it again."
             )
-    return changes
+    return {name: floats[f"{name}.B"] @ floats[f"{name}.A"] for name in shapes} if lora else floats
 
 
-def _multiplied(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Multiply out B @ A per weight of a lora file."""
+def _products(tensors: Mapping[str, Tensor], where: str) -> dict[str, torch.Size]:
+    """The shape of B @ A per weight of a lora file; of two thin factors the product may be huge."""
     names = {name.rpartition(".")[0] for name in tensors}
     if set(tensors) != {f"{name}.{factor}" for name in names for factor in "AB"}:
         raise BadModelFile(f"The lora adapter of {where} lacks an A or a B. Fetch or train it again.")
     try:
-        return {name: tensors[f"{name}.B"] @ tensors[f"{name}.A"] for name in sorted(names)}
+        return {
+            name: (tensors[f"{name}.B"].to("meta") @ tensors[f"{name}.A"].to("meta")).shape
+            for name in sorted(names)
+        }
     except RuntimeError as error:
         raise BadModelFile(
             f"A and B of the adapter of {where} don't multiply ({error}). Fetch or train it again."

@@ -105,6 +105,13 @@ def test_an_a_that_does_not_multiply_with_its_b_is_refused(base, tuned):
         pass
 
 
+def test_thin_factors_of_a_huge_product_are_refused_before_memory_is_taken(base, tuned):
+    name, tensors = "blocks.0.attention.q.weight", tuned.delta()
+    tensors[f"{name}.A"], tensors[f"{name}.B"] = torch.zeros(1, 1 << 20), torch.zeros(1 << 20, 1)
+    with pytest.raises(BadAdapter, match=rf"changes {name} by \(1048576, 1048576\)"):
+        Lora.weights(base.model, tensors)
+
+
 def test_a_missing_factor_is_refused_by_name(base, tuned):
     tensors = tuned.delta()
     del tensors["blocks.0.attention.q.weight.A"]

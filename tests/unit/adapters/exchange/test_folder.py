@@ -114,7 +114,9 @@ def test_a_base_with_experts_is_refused(base, fitted, tmp_path):
         {"something_new": 1},
         {"r": 0},
         {"r": "4"},
+        {"r": 1 << 40},
         {"lora_alpha": None},
+        {"lora_alpha": 10**400},
     ],
 )
 def test_what_is_not_plain_lora_is_refused(dense, fitted, tmp_path, change):

@@ -161,6 +161,11 @@ def worn(base: store.Manifest, key: Ed25519PrivateKey, tmp_path: Path, method: s
             lambda t: {"norm.weight.A": torch.ones(1, 2), "norm.weight.B": torch.ones(2, 1)},
             r"changes norm.weight by \(2, 2\)",
         ),
+        (
+            "lora",
+            lambda t: {"norm.weight.A": torch.ones(1, 1 << 20), "norm.weight.B": torch.ones(1 << 20, 1)},
+            r"changes norm.weight by \(1048576, 1048576\)",
+        ),
     ],
 )
 def test_an_adapter_of_another_form_is_refused(
