@@ -80,6 +80,6 @@ def since_of(payload: bytes) -> float:
     """Since when the node of a lease says that it is here (Unix s); infinite if it says nothing."""
     try:
         since_s = json.loads(payload)["since_s"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return float(since_s) if type(since_s) in (int, float) and since_s >= 0 else math.inf
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return math.inf
-    return float(since_s) if type(since_s) in (int, float) and since_s >= 0 else math.inf

@@ -60,7 +60,7 @@ def read_certificate(encoded: bytes) -> x509.Certificate:
         if encoded.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_certificate(encoded)
         return x509.load_der_x509_certificate(encoded)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise NotAdmitted(
             f"What was given as a certificate ({len(encoded)} bytes) is none, or is longer than "
             f"{CERTIFICATE_BYTES} bytes."

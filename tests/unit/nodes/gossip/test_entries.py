@@ -53,6 +53,14 @@ def test_another_federations_member_is_refused(authority: Authority, tmp_path: P
         Certified(authority.certificate_pem).check(entry, NOW)
 
 
+def test_a_certificate_of_an_unknown_version_is_refused(authority: Authority, tmp_path: Path) -> None:
+    signs = author(authority, tmp_path)
+    version = b"\xa0\x03\x02\x01\x02"
+    signs.certificate = signs.certificate.replace(version, version[:-1] + b"\x49", 1)
+    with pytest.raises(BadEntry, match="without a certificate of this federation"):
+        Certified(authority.certificate_pem).check(signs.issue(Kind.VOTE, b"id", b"", 60, NOW), NOW)
+
+
 def test_another_members_certificate_does_not_help(authority: Authority, tmp_path: Path) -> None:
     thief = author(authority, tmp_path, "thief")
     thief.certificate = author(authority, tmp_path, "victim").certificate

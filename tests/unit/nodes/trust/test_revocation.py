@@ -69,6 +69,12 @@ def test_who_is_not_settled_neither_counts_nor_judges(docket: Docket, entries: l
     assert docket.review(entries, 60.0) == []
 
 
+def test_a_member_with_an_absurd_lease_does_not_prevent_it() -> None:
+    author = Author(NodeKey(Ed25519PrivateKey.generate()), b"")
+    absurd = author.issue(Kind.LEASE, b"", b'{"since_s": 1' + b"0" * 400 + b"}", 100, 50.0)
+    assert Docket(0.0, 10.0).review([absurd, *filed(since_s=20.0)], 60.0) == ["ab" * 16]
+
+
 def test_an_expulsion_stays_when_its_votes_are_gone() -> None:
     docket = Docket(0.0, 10.0)
     docket.review(filed(since_s=20.0), 60.0)
