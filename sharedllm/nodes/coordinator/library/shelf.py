@@ -16,6 +16,7 @@ from typing import Any
 
 from sharedllm.errors import BadManifest, SharedLLMError
 from sharedllm.store import Blobs, atomic
+from sharedllm.store.blobs import BlobBusy
 from sharedllm.store.specialists import Signed, Withdrawal
 
 __all__ = ["NotOnShelf", "Shelf", "ShelfRefused"]
@@ -156,7 +157,8 @@ class Shelf:
     def promise(self, sha256: str, size: int) -> None:
         """Make room for a blob that is about to come; ``settle`` it when it came or did not.
 
-        Raises ``ShelfRefused`` unless a manifest announced it with this size, or if there is no room.
+        Raises ``ShelfRefused`` unless a manifest announced it with this size, or if there is no room, and
+        ``BlobBusy`` while it comes from somebody else.
         """
         with self._lock:
             announced = {signed.blobs.get(sha256) for signed in self._by_id.values()}
@@ -165,7 +167,9 @@ class Shelf:
                     f"No manifest on this shelf announces {size:,} bytes of blob {sha256[:12]}…; publish the "
                     "manifest first."
                 )
-            taken = self._taken_bytes() + sum(self._promised.values())
+            if sha256 in self._promised:
+                raise BlobBusy(f"Blob {sha256} is being received already; try again later.")
+            taken = self._taken_bytes(without=sha256) + sum(self._promised.values())
             if taken + size > self.quota_bytes:
                 raise ShelfRefused(
                     f"The shelf holds {taken:,} of {self.quota_bytes:,} bytes, and {size:,} more do not fit; "
@@ -205,11 +209,11 @@ class Shelf:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _taken_bytes(self) -> int:
+    def _taken_bytes(self, without: str) -> int:
+        """What lies on the disk, but of blobs that are promised, or about to be."""
         names = {sha256 for signed in self._by_id.values() for sha256 in signed.blobs}
-        whole = {name: size for name in names if (size := self._size(name)) is not None}
-        coming = names - whole.keys() - self._promised.keys()
-        return sum(whole.values()) + sum(self.blobs.arrived_bytes(name) for name in coming)
+        counted = names - self._promised.keys() - {without}
+        return sum(self._size(name) or self.blobs.arrived_bytes(name) for name in counted)
 
 
 def _stem(signed: Signed) -> str:

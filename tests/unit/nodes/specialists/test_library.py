@@ -16,6 +16,7 @@ from sharedllm.nodes.identity import client_context
 from sharedllm.nodes.identity.tls import pinned_context
 from sharedllm.nodes.specialists import offer
 from sharedllm.store import Blobs, specialists
+from sharedllm.store.blobs import BlobBusy
 from sharedllm.store.specialists import Signed
 from tests.unit.nodes.coordinator.conftest import Served
 
@@ -187,6 +188,26 @@ def test_what_arrived_in_part_takes_room(tmp_path: Path, signed: Signed) -> None
     with shelf.blobs.arriving(weights, signed.blobs[weights]) as arriving:
         arriving.write(b"x" * 100)
     with pytest.raises(ShelfRefused, match="holds 100 of"):
+        shelf.promise(tokenizer, signed.blobs[tokenizer])
+
+
+def test_what_arrived_in_part_does_not_take_room_from_its_own_rest(tmp_path: Path, signed: Signed) -> None:
+    weights, _ = signed.blobs
+    shelf = Shelf(tmp_path / "shelf", signed.blobs[weights])
+    shelf.announce(signed)
+    with shelf.blobs.arriving(weights, signed.blobs[weights]) as arriving:
+        arriving.write(b"x" * 100)
+    shelf.promise(weights, signed.blobs[weights])
+
+
+def test_whoever_comes_second_with_a_blob_leaves_the_first_its_room(tmp_path: Path, signed: Signed) -> None:
+    weights, tokenizer = signed.blobs
+    shelf = Shelf(tmp_path / "shelf", signed.blobs[weights])
+    shelf.announce(signed)
+    shelf.promise(weights, signed.blobs[weights])
+    with pytest.raises(BlobBusy):
+        shelf.promise(weights, signed.blobs[weights])
+    with pytest.raises(ShelfRefused, match="more do not fit"):
         shelf.promise(tokenizer, signed.blobs[tokenizer])
 
 
