@@ -30,6 +30,7 @@ __all__ = ["CoordinatorClient", "PipelineGone", "RequestRefused"]
 
 _ANSWER_BYTES = 16 * 1024 * 1024
 _REFUSAL_BYTES = 64 * 1024
+_IDLE_S = 15.0
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 2.0
 
@@ -124,13 +125,12 @@ class CoordinatorClient:
         *,
         headers: Mapping[str, str] | None = None,
         content: Iterable[bytes] | None = None,
-        idle_s: float = 15.0,
     ) -> Iterator[httpx.Response]:
         """Ask once for something long: the answer's head, its body yet to be read (``iter_raw``).
 
-        No deadline but ``idle_s`` without a byte. Also raises in the body what every method raises.
+        No deadline but 15 s without a byte. Also raises in the body what every method raises.
         """
-        with self._sent(method, path, idle_s, headers=headers, content=content) as response:
+        with self._sent(method, path, _IDLE_S, headers=headers, content=content) as response:
             if response.status_code >= 300:
                 refusal = bytearray()
                 for part in response.iter_raw():

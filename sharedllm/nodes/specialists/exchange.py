@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sharedllm.errors import BadManifest, BadModelFile, SharedLLMError, UnknownName
@@ -39,9 +40,9 @@ def listing(client: CoordinatorClient) -> list[dict[str, Any]]:
 
     Raises what ``CoordinatorClient`` raises, here and below.
     """
-    listed: list[dict[str, Any]] = json.loads(_small(client, "/v1/specialists", _LISTING_BYTES))[
-        "specialists"
-    ]
+    listed: list[dict[str, Any]] = _said(
+        client, _small(client, "/v1/specialists", _LISTING_BYTES), "specialists"
+    )
     return listed
 
 
@@ -136,15 +137,19 @@ def withdraw(client: CoordinatorClient, name_or_id: str, private: Ed25519Private
 
 def _announce(client: CoordinatorClient, signed: Signed) -> dict[str, int]:
     """Publish the manifest; return the blobs that the library lacks, and how much it has of each."""
-    missing: dict[str, int] = _put(client, f"/v1/specialists/{signed.id}", signed.to_bytes())["missing"]
+    answer = _put(client, f"/v1/specialists/{signed.id}", signed.to_bytes())
+    missing: dict[str, int] = _said(client, answer, "missing")
     return missing
 
 
-def _put(client: CoordinatorClient, path: str, data: bytes) -> dict[str, Any]:
-    headers = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
+def _put(client: CoordinatorClient, path: str, data: bytes) -> bytes:
+    headers = {
+        "Accept-Encoding": "identity",
+        "Content-Length": str(len(data)),
+        "Content-Type": "application/json",
+    }
     with client.streaming("PUT", path, headers=headers, content=[data]) as response:
-        answer: dict[str, Any] = json.loads(response.read())
-    return answer
+        return _bounded(client, response, CEILING_BYTES)
 
 
 def _arrived(client: CoordinatorClient, signed: Signed, sha256: str) -> int:
@@ -161,13 +166,14 @@ def _upload(
     """Send what the library lacks of one blob over one connection."""
     start, size = here(), signed.blobs[sha256]
     headers = {
+        "Accept-Encoding": "identity",
         "Content-Length": str(size - start),
         "Content-Range": f"bytes {start}-{size - 1}/{size}",
         "Content-Type": "application/octet-stream",
     }
     content = _told(_read(sha256, start), f"Publishing {signed.name}", start, size, progress)
     with client.streaming("PUT", f"/v1/blobs/{sha256}", headers=headers, content=content) as response:
-        response.read()
+        _bounded(client, response, CEILING_BYTES)
 
 
 def _read(sha256: str, start: int) -> Iterator[bytes]:
@@ -250,11 +256,25 @@ def _manifest(client: CoordinatorClient, path: str, where: str, signers: Collect
 
 
 def _small(client: CoordinatorClient, path: str, ceiling_bytes: int) -> bytes:
-    """Read an answer of at most so many bytes."""
     with client.streaming("GET", path, headers={"Accept-Encoding": "identity"}) as response:
-        answer = bytearray()
-        for part in response.iter_raw():
-            answer += part
-            if len(answer) > ceiling_bytes:
-                raise BadManifest(f"The library at {client.url} answers {path} without an end.")
+        return _bounded(client, response, ceiling_bytes)
+
+
+def _bounded(client: CoordinatorClient, response: httpx.Response, ceiling_bytes: int) -> bytes:
+    """Read an answer of at most so many bytes."""
+    answer = bytearray()
+    for part in response.iter_raw():
+        answer += part
+        if len(answer) > ceiling_bytes:
+            raise RequestRefused(f"The library at {client.url} answers {response.url.path} without an end.")
     return bytes(answer)
+
+
+def _said(client: CoordinatorClient, answer: bytes, key: str) -> Any:
+    try:
+        return json.loads(answer)[key]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RequestRefused(
+            f"What answers at {client.url} is no library: it does not say {key}; compare both programs' "
+            "versions."
+        ) from None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -206,3 +209,28 @@ def test_a_worker_that_lacks_a_model_gets_it_by_its_hash(
     (folder / "coordinator.url").write_text(served.url)
     stage = child.find("a name that only they know", signed.body.weights_sha256, 1, 2, state=folder)
     assert (stage.start, stage.stop) == (1, 2)
+
+
+class Odd:
+    """A library that says ``parts`` to everything."""
+
+    url = "https://odd"
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self.parts = parts
+
+    @contextlib.contextmanager
+    def streaming(self, method: str, path: str, **more: object) -> Iterator[httpx.Response]:
+        yield httpx.Response(200, content=self.parts, request=httpx.Request(method, self.url + path))
+
+
+def test_an_answer_without_an_end_is_not_read_to_it(signed: Signed) -> None:
+    parts = itertools.repeat(b"x" * 4096)
+    with pytest.raises(RequestRefused, match=r"answers /v1/specialists/.* without an end"):
+        offer(Odd(parts), signed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"{}", b"<html>"])
+def test_what_is_no_library_is_said_to_be_none(said: bytes) -> None:
+    with pytest.raises(RequestRefused, match="is no library: it does not say specialists"):
+        listing(Odd(iter([said])))  # type: ignore[arg-type]
