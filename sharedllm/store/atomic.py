@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from sharedllm.errors import WriteFailed
 
-__all__ = ["Unnamed", "folder", "locked", "naming", "write_bytes", "writing"]
+__all__ = ["Unnamed", "folder", "locked", "naming", "sync", "write_bytes", "writing"]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -74,7 +74,7 @@ def naming(parent: Path) -> Iterator[Unnamed]:
         if new.path is not None:
             with _refusals(new.path):
                 temporary.replace(new.path)
-                _sync(new.path.parent)
+                sync(new.path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -94,10 +94,10 @@ def folder(path: Path) -> Iterator[Path]:
         with _refusals(path, _DISK):
             yield temporary
             for name in sorted(temporary.rglob("*")):
-                _sync(name)
-            _sync(temporary)
+                sync(name)
+            sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -133,7 +133,8 @@ def _refusals(path: Path, codes: set[int] | None = None) -> Iterator[None]:
         ) from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, safe from a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

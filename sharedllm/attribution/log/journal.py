@@ -23,8 +23,9 @@ from pathlib import Path
 
 from sharedllm.attribution.log.tiles import bundle, unbundle
 from sharedllm.errors import BadLog, WriteFailed
+from sharedllm.store import atomic
 
-__all__ = ["PARTIAL", "Frame", "Journal", "sync_folder", "write_file"]
+__all__ = ["PARTIAL", "Frame", "Journal", "write_file"]
 
 PARTIAL = ".partial"
 
@@ -84,7 +85,7 @@ class Journal:
             _refuse_damage(path, data, self._length)
             if len(data) > self._length:
                 self._undo()
-            sync_folder(path.parent)
+            atomic.sync(path.parent)
             undo.pop_all()
 
     def append(self, frame: Frame) -> None:
@@ -115,7 +116,7 @@ class Journal:
                 raise
             os.close(self._handle)
             self._handle, self._length, self._broken = new, len(data), False
-            sync_folder(self._path.parent)
+            atomic.sync(self._path.parent)
 
     def close(self) -> None:
         """Close the file."""
@@ -150,7 +151,7 @@ def write_file(path: Path, data: bytes, *, sync: bool) -> None:
             _write(handle, data, 0, sync=sync)
             name.replace(path)
         if sync:
-            sync_folder(path.parent)
+            atomic.sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -180,16 +181,7 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder safe from a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        atomic.sync(folder.parent)
 
 
 @contextlib.contextmanager

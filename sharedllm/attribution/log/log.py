@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sharedllm.attribution.log import proofs
 from sharedllm.attribution.log.checkpoint import Checkpoint, Proof
 from sharedllm.attribution.log.hashing import HASH_BYTES, leaf_hash, root
-from sharedllm.attribution.log.journal import PARTIAL, Frame, Journal, sync_folder, write_file
+from sharedllm.attribution.log.journal import PARTIAL, Frame, Journal, write_file
 from sharedllm.attribution.log.notes import LogKey, public_bytes
 from sharedllm.attribution.log.tiles import (
     WIDTH,
@@ -38,6 +38,7 @@ from sharedllm.attribution.log.tiles import (
     unbundle,
 )
 from sharedllm.errors import BadLog, WriteFailed
+from sharedllm.store import atomic
 
 __all__ = ["Log"]
 
@@ -243,7 +244,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder against every other writer."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+        atomic.sync(folder.parent)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise WriteFailed(

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from sharedllm.errors import WriteFailed
+from sharedllm.store import atomic
 
 __all__ = ["create_secret", "state_root", "write_public", "write_secret"]
 
@@ -64,7 +65,7 @@ def _write(path: Path, data: bytes, mode: int, *, replace: bool) -> bool:
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return False
-        _sync(path.parent)
+        atomic.sync(path.parent)
     except OSError as error:
         raise WriteFailed(
             f"{path} could not be written ({error.strerror}); nothing half-written was left. "
@@ -75,11 +76,3 @@ def _write(path: Path, data: bytes, mode: int, *, replace: bool) -> bool:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
     return True
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
