@@ -87,8 +87,10 @@ def _trained(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: 
 def adapted(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: int) -> adapters.Adapter:
     """Fit, or find again, the norm adapter that makes a pretrained base a specialist of a domain."""
     budget = adapters.Budget(tokens, _BATCH, _WINDOW, _EVALUATIONS, _VALIDATION_TOKENS)
-    train = _encoded(base, domain.train, _TEXT_PER_TOKEN * tokens)
-    validation = _encoded(base, domain.validation, _TEXT_PER_TOKEN * _VALIDATION_TOKENS)
+    train = corpus.sampled(base.tokenizer.encode, domain.train, _TEXT_PER_TOKEN * tokens)
+    validation = corpus.sampled(
+        base.tokenizer.encode, domain.validation, _TEXT_PER_TOKEN * _VALIDATION_TOKENS
+    )
     return adapters.fit_cached(base, train, validation, "norm", lr, seed, budget).adapter
 
 
@@ -101,9 +103,3 @@ def _adapted(base: Loaded, domain: corpus.Domain, tokens: int, lr: float, seed: 
             return _logits(base.model, tokens_T)
 
     return Specialist(domain.name, logits)
-
-
-def _encoded(base: Loaded, documents: Sequence[corpus.Document], enough_bytes: int) -> list[int]:
-    """Encode every k-th document, so that about ``enough_bytes`` of text come from all over."""
-    step = max(1, sum(document.n_bytes for document in documents) // enough_bytes)
-    return [token for document in documents[::step] for token in base.tokenizer.encode(document.text)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from sharedllm.corpus.document import SPLITS, Book, Document, Domain, Split, User
 from sharedllm.corpus.domains import BASE_DOMAINS, base_mix, domain, domains
-from sharedllm.corpus.excerpts import Excerpt, excerpts
+from sharedllm.corpus.excerpts import Excerpt, excerpts, sampled
 from sharedllm.corpus.sources import Source, fetch, source, sources
 from sharedllm.corpus.users import ALWAYS, needs, user, users
 
@@ -32,6 +32,7 @@ __all__ = [
     "excerpts",
     "fetch",
     "needs",
+    "sampled",
     "source",
     "sources",
     "user",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sharedllm.corpus.document import Document
 from sharedllm.errors import MissingSource
 
-__all__ = ["Excerpt", "excerpts"]
+__all__ = ["Excerpt", "excerpts", "sampled"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +48,11 @@ def excerpts(
             "give documents with text, not an empty split."
         )
     return cut
+
+
+def sampled(
+    encode: Callable[[str], list[int]], documents: Sequence[Document], enough_bytes: int
+) -> list[int]:
+    """Encode every k-th document, so that about ``enough_bytes`` of text come from all over."""
+    step = max(1, sum(document.n_bytes for document in documents) // enough_bytes)
+    return [token for document in documents[::step] for token in encode(document.text)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharedllm.corpus import Document, excerpts
+from sharedllm.corpus import Document, excerpts, sampled
 from sharedllm.errors import MissingSource
 
 
@@ -52,3 +52,8 @@ def test_documents_get_equal_numbers_of_windows() -> None:
 def test_documents_without_two_tokens_are_refused_by_sentence() -> None:
     with pytest.raises(MissingSource, match="no two tokens"):
         excerpts(positions, [document(0, 1)], 100, 10)
+
+
+def test_a_sample_takes_whole_documents_from_all_over() -> None:
+    taken = sampled(lambda text: [len(text)], [document(i, 10 + i) for i in range(10)], 60)
+    assert taken == [10, 12, 14, 16, 18]
