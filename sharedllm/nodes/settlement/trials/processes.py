@@ -68,9 +68,9 @@ class Survived:
 class Trial:
     """``nodes`` processes under ``folder`` that each give ``transfers`` transfers to each other.
 
-    One is killed and started again after every ``kill_every`` datagrams, ``kills`` times. ``liar``: the last
-    node claims too much in every fifth transfer. Not ``durable``: nodes keep their journals in memory, so
-    that a kill must show; the trial ends with the last.
+    One is killed and started again after every ``kill_every`` datagrams, ``kills`` times. The last node
+    claims too much in every fifth transfer. Not ``durable``: nodes keep their journals in memory, so that a
+    kill must show; the trial ends with the last.
     """
 
     def __init__(
@@ -83,13 +83,12 @@ class Trial:
         kills: int,
         kill_every: int,
         seed: int,
-        liar: bool = True,
         durable: bool = True,
     ) -> None:
         self._folder, self._nodes, self._transfers, self._seed = folder, nodes, transfers, seed
         self._conditions, self._kills, self._kill_every = conditions, kills, kill_every
         self._durable = durable
-        self._liars = {nodes - 1} if liar else set()
+        self._liars = {nodes - 1}
         self._draw = random.Random(seed)
         self._parties = [party(seed, n) for n in range(nodes)]
         self._found = Survived()
