@@ -21,6 +21,7 @@ from sharedllm.nodes.identity import node_id
 __all__ = ["BUCKET_BYTES", "Contents", "Quotas"]
 
 BUCKET_BYTES = 16
+_SPARE_ENDS = 1024
 _NOTHING = hashlib.sha256(b"").digest()
 
 
@@ -67,16 +68,30 @@ class Contents:
         known = self._entries.get(slot)
         return known is None or known.rank < rank
 
-    def add(self, entry: Entry, now: float) -> bool:
-        """Keep ``entry`` if it is news, not expired, and within the quotas; whether it was kept."""
+    def takes(self, entry: Entry, now: float) -> bool:
+        """Whether ``add`` would keep ``entry``: to be asked before its signature is checked."""
         if entry.expires_s <= now or not self.wants(entry.slot, entry.rank):
             return False
-        if entry.slot not in self._entries and not self._room(entry):
+        if entry.slot in self._entries:
+            return True
+        if self._is_full(entry):
+            return entry.slot < max(self._by_issuer[(entry.issuer, entry.kind)])
+        return len(self._entries) < self._quotas.entries
+
+    def add(self, entry: Entry, now: float) -> bool:
+        """Keep ``entry`` if it is news, not expired, and within the quotas; whether it was kept."""
+        if not self.takes(entry, now):
             return False
+        if entry.slot not in self._entries and self._is_full(entry):
+            self._drop(max(self._by_issuer[(entry.issuer, entry.kind)]))
         self._entries[entry.slot] = entry
         self._by_issuer.setdefault((entry.issuer, entry.kind), set()).add(entry.slot)
         self._slots.setdefault(entry.slot[0], set()).add(entry.slot)
         heapq.heappush(self._ends, (entry.expires_s, entry.slot))
+        if len(self._ends) > 2 * len(self._entries) + _SPARE_ENDS:
+            # an issuer may renew what is long to live as often as it likes
+            self._ends = [(kept.expires_s, slot) for slot, kept in self._entries.items()]
+            heapq.heapify(self._ends)
         self._dirty.add(entry.slot[0])
         return True
 
@@ -118,15 +133,10 @@ class Contents:
             for slot in sorted(self._slots.get(index, ())):
                 yield self._entries[slot]
 
-    def _room(self, entry: Entry) -> bool:
-        """Make room for a new slot within its issuer's quota; whether there is any."""
-        theirs = self._by_issuer.get((entry.issuer, entry.kind), set())
-        if len(theirs) >= self._quotas.per_issuer[entry.kind]:
-            largest = max(theirs)
-            if entry.slot > largest:
-                return False
-            self._drop(largest)
-        return len(self._entries) < self._quotas.entries
+    def _is_full(self, entry: Entry) -> bool:
+        """Whether the issuer has as many slots of that kind as it may have."""
+        theirs = self._by_issuer.get((entry.issuer, entry.kind), ())
+        return len(theirs) >= self._quotas.per_issuer[entry.kind]
 
     def _drop(self, slot: bytes) -> None:
         entry = self._entries.pop(slot)

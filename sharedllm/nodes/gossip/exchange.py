@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 from sharedllm.errors import SharedLLMError
@@ -20,12 +21,30 @@ from sharedllm.nodes.proxy.channel import TlsChannel
 from sharedllm.nodes.proxy.framing import frame, handshake, receive_frame, send_all
 from sharedllm.nodes.proxy.splice import Traffic
 
-__all__ = ["EXCHANGE_S", "Exchange", "Receive", "call"]
+__all__ = ["EXCHANGE_S", "Callers", "Exchange", "Receive", "call"]
 
 EXCHANGE_S = 5.0
-_TURNS = 8
+_WINDOW_ROUNDS, _CALLS_A_WINDOW = 8, 64
+_TURNS = 4  # three are needed; a fourth answer to one connection would only cost
 
 Receive = Callable[[str, bytes], bytes]  # who, what; the answer, empty for none
+
+
+class Callers:
+    """Who called how often, so that nobody takes all of a node's time; gossip needs a few calls a round."""
+
+    def __init__(self, round_s: float) -> None:
+        self._window_s, self._began_s = _WINDOW_ROUNDS * round_s, 0.0
+        self._calls = Counter[str]()
+
+    def admit(self, caller: str, now: float) -> None:
+        """Count a call. Raises ``NotAdmitted`` when that is one too many."""
+        if not 0 <= now - self._began_s < self._window_s:
+            self._began_s = now
+            self._calls.clear()
+        self._calls[caller] += 1
+        if self._calls[caller] > _CALLS_A_WINDOW:
+            raise NotAdmitted(f"Node {caller} calls more often than gossip needs to; call again later.")
 
 
 class Exchange:

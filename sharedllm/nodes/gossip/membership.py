@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from sharedllm.nodes.errors import NotAdmitted
 from sharedllm.nodes.gossip.entries import Entry
-from sharedllm.nodes.gossip.errors import BadEntry
+from sharedllm.nodes.gossip.errors import BadEntry, Unwelcome
 from sharedllm.nodes.identity import node_id, read_peer
 from sharedllm.nodes.identity.certificates import read_certificate
 
@@ -29,7 +29,7 @@ class Membership(Protocol):
     """Decides whether an entry may be believed to be its issuer's."""
 
     def check(self, entry: Entry, now: float) -> None:
-        """Raise ``BadEntry`` unless a member issued ``entry``."""
+        """Raise ``BadEntry`` unless a member issued ``entry``; ``Unwelcome`` if the sender may not know."""
 
 
 class Certified:
@@ -46,9 +46,11 @@ class Certified:
         if id != entry.issuer_id:
             raise BadEntry(f"An entry of node {entry.issuer_id} came with the certificate of {id}.")
         if self._expelled(id):
-            raise BadEntry(f"Node {id} was expelled; nothing new is taken from it.")
-        if not not_before - _SKEW_S <= now <= not_after + _SKEW_S or entry.expires_s > not_after + _SKEW_S:
+            raise Unwelcome(f"Node {id} was expelled; nothing new is taken from it.")
+        if entry.expires_s > not_after + _SKEW_S:
             raise BadEntry(f"An entry of node {id} is not covered by its certificate's dates.")
+        if not not_before - _SKEW_S <= now <= not_after + _SKEW_S:
+            raise Unwelcome(f"The certificate of node {id} does not hold now; compare both nodes' clocks.")
         _verify(entry)
 
     def _peer(self, certificate: bytes) -> tuple[str, float, float]:

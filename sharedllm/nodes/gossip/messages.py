@@ -12,6 +12,7 @@ missing: each is refused before anything of that length is made.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,11 +202,13 @@ def _digests(reader: _Reader) -> Digests:
     sample, covered = _read_sample(reader), None
     if reader.number("B", 1):
         covered = tuple(reader.take(reader.number("H", 256)))
+        _once(covered, "bucket")
     rows = reader.take(reader.number("H", DIGESTS) * _DIGEST_BYTES)
     items = [
         (slot, sequence, version)
         for slot, sequence, version in struct.iter_unpack(f">{SLOT_BYTES}sQ{VERSION_BYTES}s", rows)
     ]
+    _once([slot for slot, _, _ in items], "slot")
     return Digests(sample, covered, tuple(items))
 
 
@@ -216,4 +219,11 @@ def _delta(reader: _Reader) -> Delta:
     ]
     wanted = reader.take(reader.number("H", DIGESTS) * SLOT_BYTES)
     wants = [wanted[i : i + SLOT_BYTES] for i in range(0, len(wanted), SLOT_BYTES)]
+    _once(wants, "slot")
     return Delta(tuple(entries), tuple(wants))
+
+
+def _once(named: Sequence[object], what: str) -> None:
+    """Refuse what is named twice: it would be answered twice."""
+    if len(set(named)) != len(named):
+        raise BadMessage(f"A gossip message names one {what} twice.")

@@ -5,19 +5,21 @@ et al. 1987). When nothing differs that costs one comparison. There is no I/O, n
 the transport over TLS and the simulator run this same code.
 
 *Covered*: messages that are lost, doubled, late or out of turn; forged and expired entries; a caller in
-another's name; a partner with more to tell than fits (the rest comes later, a random part each time, so that
-several partners bring different parts). *Not covered*: a member who withholds what it knows (others tell), or
-who spends our signature checks; a forged entry ends the exchange and drops its sender from the view.
+another's name; an entry that only some still take (its issuer was expelled); a partner with more to tell than
+fits (the rest comes later, a random part each time, so that several partners bring different parts). *Not
+covered*: a member who withholds what it knows (others tell), or who spends our signature checks; a forged
+entry ends the exchange and drops its sender from the view.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 
 from sharedllm.nodes.gossip.contents import Contents
 from sharedllm.nodes.gossip.entries import Entry, Kind
-from sharedllm.nodes.gossip.errors import BadEntry, BadMessage
+from sharedllm.nodes.gossip.errors import BadEntry, BadMessage, Unwelcome
 from sharedllm.nodes.gossip.membership import Membership
 from sharedllm.nodes.gossip.messages import (
     DELTA_BYTES,
@@ -80,10 +82,7 @@ class Peer:
 
         Raises ``BadEntry`` when its issuer is no member or did not sign it.
         """
-        if (
-            not self.contents.wants(entry.slot, entry.rank)
-            or not now < entry.expires_s <= now + LIFE_CEILING_S
-        ):
+        if entry.expires_s > now + LIFE_CEILING_S or not self.contents.takes(entry, now):
             return False
         self._membership.check(entry, now)
         if kept := self.contents.add(entry, now):
@@ -98,10 +97,11 @@ class Peer:
             if entry.kind is kind and not entry.withdrawn and entry.expires_s > now
         )
 
-    def tick(self, now: float) -> list[tuple[Contact, Sync]]:
+    def tick(self, now: float, first: Contact | None = None) -> list[tuple[Contact, Sync]]:
         """Begin a round: whom to call, and the first word to each; nobody if nobody is known.
 
-        It calls ``calls`` partners, and one more for each that has not answered since the round before, up
+        ``first`` is called instead of one that the view would choose. It calls ``calls`` partners,
+        and one more for each that has not answered since the round before, up
         to ``_MORE``; those count as unreachable.
         """
         for contact in self._called.values():
@@ -111,8 +111,8 @@ class Peer:
         self._called.clear()
         self.contents.forget(now)
         begun = []
-        for _ in range(calls):
-            partner = self.view.partner()
+        for number in range(calls):
+            partner = first if number == 0 and first is not None else self.view.partner()
             if partner is not None and partner.id not in self._called:
                 self._called[partner.id] = partner
                 begun.append((partner, Sync(self.me, self.view.sample(partner.id, now), self.contents.root)))
@@ -211,7 +211,9 @@ class Peer:
 
     def _take(self, entries: tuple[Entry, ...], now: float) -> None:
         for entry in entries:
-            self.add(entry, now)
+            # whoever has not heard of an expulsion yet passes the expelled one's word on in good faith
+            with contextlib.suppress(Unwelcome):
+                self.add(entry, now)
 
 
 _NEVER = (-1, b"")

@@ -92,7 +92,8 @@ class View:
         known, mine = self._known, self._me.id
         if self._attic:
             self._attic.pop(partner.id, None)
-        known[partner.id] = partner, now
+        if partner.id != mine:  # a copied state folder calls under this node's own name
+            known[partner.id] = partner, now
         for contact, age_s in offered:
             if contact.id == mine or contact.id in self._attic:
                 continue
