@@ -22,8 +22,11 @@ import math
 import struct
 from dataclasses import dataclass, field
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from sharedllm.nodes.gossip.errors import BadEntry
 from sharedllm.nodes.identity import NodeKey, node_id
+from sharedllm.nodes.identity.certificates import read_certificate
 
 __all__ = ["CERTIFICATE_BYTES", "ENTRY_BYTES", "PAYLOAD_BYTES", "SLOT_BYTES", "Author", "Entry", "Kind"]
 
@@ -154,6 +157,18 @@ class Author:
     def id(self) -> str:
         """The node that signs."""
         return node_id(self._issuer)
+
+    def recall(self, entry: Entry) -> None:
+        """Go on above an entry that this key signed before, in an earlier run or by a faster clock."""
+        sequence, expires_s = self._last.get((entry.kind, entry.key), (0, 0))
+        last = max(sequence, entry.sequence), max(expires_s, entry.expires_s)
+        self._last[(entry.kind, entry.key)] = last
+
+    def certify(self, pem: bytes) -> float:
+        """Show this certificate from now on; its end (Unix s)."""
+        certificate = read_certificate(pem)
+        self.certificate = certificate.public_bytes(Encoding.DER)
+        return certificate.not_valid_after_utc.timestamp()
 
     def issue(self, kind: Kind, key: bytes, payload: bytes, life_s: float, now: float) -> Entry:
         """A new version of this node's entry about ``key``, for ``life_s`` from ``now`` (Unix s).

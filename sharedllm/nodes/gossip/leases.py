@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharedllm.nodes.errors import DialFailed, NotAdmitted
@@ -14,7 +16,7 @@ from sharedllm.nodes.gossip.view import Contact
 from sharedllm.nodes.identity import read_peer
 from sharedllm.nodes.proxy import Endpoint
 
-__all__ = ["LEASE_S", "Lease", "since_of"]
+__all__ = ["LEASE_S", "Lease", "anybody", "since_of"]
 
 LEASE_S = 60.0
 _NAME_CHARACTERS = 63
@@ -73,6 +75,16 @@ class Lease:
     def contact(self, id: str) -> Contact:
         """Where node ``id``, whose lease this is, gossips."""
         return Contact(id, self.host, self.port)
+
+
+def anybody(entries: Sequence[Entry], me: str) -> Contact | None:
+    """Any node but ``me`` of those whose leases these are, at the address that it signed; None if unread."""
+    others = [entry for entry in entries if entry.issuer_id != me]
+    try:
+        chosen = random.choice(others)
+        return Lease.of(chosen).contact(chosen.issuer_id)
+    except (IndexError, BadEntry):
+        return None
 
 
 @functools.lru_cache(maxsize=8192)

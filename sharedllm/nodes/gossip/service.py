@@ -21,14 +21,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from sharedllm.errors import SharedLLMError
 from sharedllm.nodes.errors import NotAdmitted
 from sharedllm.nodes.gossip.entries import Author, Entry, Kind
 from sharedllm.nodes.gossip.errors import BadEntry
-from sharedllm.nodes.gossip.exchange import Exchange, call
-from sharedllm.nodes.gossip.leases import LEASE_S, Lease
+from sharedllm.nodes.gossip.exchange import Callers, Exchange, call
+from sharedllm.nodes.gossip.leases import LEASE_S, Lease, anybody
 from sharedllm.nodes.gossip.membership import Certified
 from sharedllm.nodes.gossip.memory import recall, remember
 from sharedllm.nodes.gossip.messages import Sync, decode, encode
@@ -36,7 +34,6 @@ from sharedllm.nodes.gossip.peer import LIFE_CEILING_S, Peer
 from sharedllm.nodes.gossip.view import Contact
 from sharedllm.nodes.identity import Identity
 from sharedllm.nodes.identity import Peer as Caller
-from sharedllm.nodes.identity.certificates import read_certificate
 from sharedllm.nodes.operations import PortTaken
 from sharedllm.nodes.proxy.channel import TlsChannel
 from sharedllm.nodes.proxy.listener import Limits, Listener
@@ -45,6 +42,8 @@ __all__ = ["ROUND_S", "Service"]
 
 ROUND_S = 1.0
 _MANIFEST_S = 12 * 3600.0
+# of this node's rounds; whoever fills its view can't keep it from the members whose leases it holds
+_LEASED_SHARE = 1 / 8
 
 _log = logging.getLogger(__name__)
 
@@ -80,34 +79,43 @@ class Service:
         self._identity, self._make_lease, self._published = identity, lease, published
         self._host, self._port, self._advertised = host, port, advertised or host
         known = recall(memory) if memory is not None else []
-        self._seeds, self._refuses, self._clock = (*known, *seeds), refuses, clock
+        self._refuses, self._clock = refuses, clock
         self._on_news, self._each_round, self._memory = on_news, each_round, memory
         self._round_s, self._lease_s = round_s, lease_s
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._author = Author(identity.key, b"")
+        self.peer = Peer(
+            Contact(identity.id, self._advertised, port),
+            Certified(identity.ca, refuses),
+            random.Random(),
+            seeds=(*known, *seeds),
+            on_news=self._news,
+        )
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._callers = Callers(round_s)
         self._renew_s, self._since_s = 0.0, clock()
         self._kept = 1  # itself; a file from before stays until somebody else is here
-        self._vouched: dict[str, float] = {}
         self.rounds = 0
 
     def start(self) -> Contact:
         """Listen and begin; where others find this node. Raises ``PortTaken``."""
         ready = threading.Event()
-        self._failure: OSError | None = None
+        self._failure, self._renew_s = None, 0.0
         self._thread = threading.Thread(target=self._run, args=(ready,), name="gossip", daemon=True)
         self._thread.start()
         ready.wait()
         if self._failure is not None:
-            raise PortTaken(
-                f"Gossip can't listen on port {self._port} of {self._host} ({self._failure.strerror}); give "
-                "another with --gossip-port."
-            )
+            raise self._failure
         return self.peer.me
 
     def stop(self) -> None:
-        """Withdraw the lease, tell one more partner so, and end."""
+        """Withdraw the lease, tell one more partner so, and end; once or more, also if it never began."""
+        if self._thread is None:
+            return
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._ending.set)
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+                self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
 
     def meet(self, contact: Contact) -> None:
@@ -131,10 +139,12 @@ class Service:
                 found[entry.issuer_id] = Lease.of(entry)
         return found
 
-    def manifests(self) -> dict[str, bytes]:
-        """The signed manifests that members vouch for, by the id that they gave; still to be verified."""
-        with self._lock:
-            return {entry.key.hex(): entry.payload for entry in self.peer.live(Kind.MANIFEST, self._clock())}
+    def manifests(self) -> dict[str, set[bytes]]:
+        """What members vouch for as signed manifests, by id; still to be verified, for any may be false."""
+        found: dict[str, set[bytes]] = {}
+        for entry in self.heard(Kind.MANIFEST):
+            found.setdefault(entry.key.hex(), set()).add(entry.payload)
+        return found
 
     def say(self, kind: Kind, key: bytes, payload: bytes, life_s: float) -> Entry:
         """Tell all members something in this node's name, until its certificate ends at the latest.
@@ -144,16 +154,34 @@ class Service:
         if life_s > LIFE_CEILING_S:
             raise BadEntry(f"An entry may hold for {LIFE_CEILING_S:,.0f} s; {life_s:,.0f} were asked for.")
         with self._lock:
-            now = self._clock()
-            entry = self._author.issue(
-                kind, key, payload, min(life_s, self._identity.peer.not_after - now), now
-            )
+            now, until_s = self._clock(), self._author.certify(self._identity.certificate)
+            entry = self._author.issue(kind, key, payload, min(life_s, until_s - now), now)
             self.peer.add(entry, now)
         return entry
 
-    def withdraw(self, kind: Kind, key: bytes) -> Entry:
-        """Tell all members that what this node said about ``key`` holds no more."""
+    def stand_by(self, kind: Kind, said: Mapping[bytes, bytes], life_s: float) -> None:
+        """Say ``said`` (payloads by key) and nothing else of a kind: renew it in time, withdraw the rest.
+
+        The rest may be from before a restart. A member that was expelled says nothing.
+        """
         with self._lock:
+            now, until_s = self._clock(), self._author.certify(self._identity.certificate)
+            mine = self._identity.key.public_bytes
+            own = {entry.key: entry for entry in self.peer.live(kind, now) if entry.issuer == mine}
+            left_s = min(life_s, until_s - now)
+            if left_s <= 0 or self._refuses(self._identity.id):
+                return
+            for key in own.keys() - said.keys():
+                self.withdraw(kind, key)
+            for key, payload in said.items():
+                known = own.get(key)
+                if known is None or known.payload != payload or known.expires_s < now + left_s - life_s / 3:
+                    self._tell(kind, key, payload, life_s)
+
+    def withdraw(self, kind: Kind, key: bytes) -> Entry:
+        """Tell all members that what this node said about ``key`` holds no more. Raises ``BadEntry``."""
+        with self._lock:
+            self._author.certify(self._identity.certificate)
             entry = self._author.withdraw(kind, key, self._clock())
             self.peer.add(entry, self._clock())
         return entry
@@ -164,7 +192,14 @@ class Service:
             return list(self.peer.live(kind, self._clock()))
 
     def _run(self, ready: threading.Event) -> None:
-        asyncio.run(self._serve(ready))
+        try:
+            asyncio.run(self._serve(ready))
+        except Exception as error:
+            self._failure = error
+            if ready.is_set():
+                _log.exception("gossip ended unforeseen")
+        finally:
+            ready.set()
 
     async def _serve(self, ready: threading.Event) -> None:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
@@ -172,17 +207,11 @@ class Service:
         try:
             port = await listener.listen(self._host, self._port)
         except OSError as error:
-            self._failure = error
-            ready.set()
-            return
-        me = Contact(self._identity.id, self._advertised, port)
-        self.peer = Peer(
-            me,
-            Certified(self._identity.ca, self._refuses),
-            random.Random(),
-            seeds=self._seeds,
-            on_news=self._on_news,
-        )
+            raise PortTaken(
+                f"Gossip can't listen on port {self._port} of {self._host} ({error.strerror}); give another "
+                "with --gossip-port."
+            ) from None
+        self.peer.me = dataclasses.replace(self.peer.me, port=port)
         try:
             self._speak()
             ready.set()
@@ -192,8 +221,8 @@ class Service:
                     # spread out, or nodes that start together call together for ever
                     async with asyncio.timeout(self._round_s * random.uniform(0.8, 1.2)):
                         await self._ending.wait()
-            with self._lock:
-                self.peer.add(self._author.withdraw(Kind.LEASE, b"", self._clock()), self._clock())
+            with contextlib.suppress(BadEntry):  # of one that was expelled nobody has a lease
+                self.withdraw(Kind.LEASE, b"")
             await self._call()
         finally:
             await listener.close()
@@ -210,8 +239,10 @@ class Service:
 
     async def _call(self) -> None:
         """Call this round's partners, and hear them out."""
+        leased = random.random() < _LEASED_SHARE
+        first = anybody(self.heard(Kind.LEASE), self._identity.id) if leased else None
         with self._lock:
-            begun = self.peer.tick(self._clock())
+            begun = self.peer.tick(self._clock(), first)
         await asyncio.gather(*[self._exchange(*each) for each in begun if not self._refuses(each[0].id)])
 
     async def _exchange(self, partner: Contact, sync: Sync) -> None:
@@ -226,7 +257,14 @@ class Service:
     async def _greet(self, channel: TlsChannel, caller: Caller) -> Exchange:
         if self._refuses(caller.id):
             raise NotAdmitted(f"Node {caller.id} was revoked by the federation's operator.")
+        self._callers.admit(caller.id, self._clock())
         return Exchange(channel, caller.id, self._receive)
+
+    def _news(self, entry: Entry) -> None:
+        """Take note of what is new here; of this node's own it is from before a restart."""
+        if entry.issuer == self._identity.key.public_bytes:
+            self._author.recall(entry)
+        self._on_news(entry)
 
     def _receive(self, sender: str, data: bytes) -> bytes:
         message = decode(data)
@@ -240,14 +278,11 @@ class Service:
         if now < self._renew_s:
             return
         self._renew_s = now + self._lease_s / 3
-        self._author.certificate = read_certificate(self._identity.certificate).public_bytes(Encoding.DER)
         lease = self._make_lease(self.peer.me.host, self.peer.me.port)
         lease = dataclasses.replace(lease, since_s=self._since_s)
         self._tell(Kind.LEASE, b"", lease.to_bytes(), self._lease_s)
-        for id, manifest in self._published().items():
-            if now >= self._vouched.get(id, 0.0):
-                self._vouched[id] = now + _MANIFEST_S / 3
-                self._tell(Kind.MANIFEST, bytes.fromhex(id), manifest, _MANIFEST_S)
+        published = {bytes.fromhex(id): manifest for id, manifest in self._published().items()}
+        self.stand_by(Kind.MANIFEST, published, _MANIFEST_S)
 
     def _keep(self) -> None:
         """Write down who is here, when that has become more or fewer."""
