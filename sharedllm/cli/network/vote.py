@@ -39,6 +39,7 @@ def vote(
     """
     from sharedllm.cli.network.serving import state_folder
     from sharedllm.nodes.gossip.memory import names
+    from sharedllm.nodes.identity import is_node_id
     from sharedllm.nodes.trust import accusations
     from sharedllm.nodes.trust import vote as cast
 
@@ -51,7 +52,8 @@ def vote(
         return
     if withdraw == (because is not None):
         raise BadSetting("Give a vote a reason with --because, or take it back with --withdraw.")
-    found = [id for id, name in called.items() if name == node]
+    # an id is an id: somebody may have taken another's for a name
+    found = [] if is_node_id(node) else [id for id, name in called.items() if name == node]
     if len(found) > 1:
         raise BadSetting(f"{len(found)} nodes are called {node}; give the id: {', '.join(sorted(found))}.")
     id = found[0] if found else node

@@ -5,9 +5,11 @@ every review reads again; they hold while the node runs, and half a day beyond. 
 and who was expelled, is written to ``accused.json`` beside it: operators look there, and a node that starts
 again reads from it whom it had expelled.
 
-*Covered*: a node that restarts; a vote that is taken back; a file that is damaged (it counts as empty, so own
-votes are taken back, and expulsions are counted anew). *Not covered*: what ``revocation`` does not cover;
-undoing an expulsion, for which every operator removes ``accused.json`` while the node is down.
+*Covered*: a node that restarts; a vote that is taken back, also while the node was down; a file that is
+damaged (it counts as empty, so own votes are taken back, and expulsions are counted anew); members who accuse
+many (what is written is bounded, and whom most accuse comes first); a disk that is full. *Not covered*: what
+``revocation`` does not cover; undoing an expulsion, for which every operator removes ``accused.json`` while
+the node is down.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import dataclasses
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sharedllm.errors import SharedLLMError
-from sharedllm.nodes.gossip import Kind, Service
+from sharedllm.nodes.gossip import Entry, Kind, Service
 from sharedllm.nodes.gossip.entries import PAYLOAD_BYTES
 from sharedllm.nodes.identity import is_node_id, write_public
 from sharedllm.nodes.trust.revocation import Docket, accused_in
@@ -32,6 +35,8 @@ SETTLED_S = 60.0
 _VOTE_S = 12 * 3600.0
 _FILE_BYTES = 16 * 1024 * 1024
 _VOTES = 64
+# with at most 512 bytes each, which JSON may write as six times as many: well within _FILE_BYTES
+_ACCUSED, _REASONS = 256, 2048
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +52,9 @@ def vote(state: Path, node: str, because: str | None) -> None:
     """
     if not is_node_id(node):
         raise BadVote(f"{node!r} is no node id; `sharedllm status` shows them.")
-    if because is not None and len(because.encode()) > PAYLOAD_BYTES[Kind.VOTE]:
+    if because is not None and len(_said(because)) > PAYLOAD_BYTES[Kind.VOTE]:
         raise BadVote(
-            f"The reason has {len(because.encode())} bytes; others take at most {PAYLOAD_BYTES[Kind.VOTE]}."
+            f"The reason has {len(_said(because))} bytes; others take at most {PAYLOAD_BYTES[Kind.VOTE]}."
         )
     votes = _votes(state)
     if because is None:
@@ -99,7 +104,6 @@ class Quorum:
     ) -> None:
         self._state, self._expel, self._clock = state, expel, clock
         self._docket = Docket(clock(), settled_s)
-        self._said: dict[str, tuple[str, float]] = {}
         self._acted: set[str] = set()
         self._kept = accusations(state)
         for node, row in self._kept.items():
@@ -115,18 +119,7 @@ class Quorum:
         self._speak(service)
         heard = service.heard(Kind.VOTE)
         self._docket.review([*service.heard(Kind.LEASE), *heard], self._clock())
-        accused = {
-            node: Accusation(dict.fromkeys(sorted(signers), ""), True)
-            for node, signers in self._docket.expelled.items()
-        }
-        for entry in heard:
-            if (node := accused_in(entry)) is not None:
-                reasons = accused.setdefault(node, Accusation({}, False)).reasons
-                reasons[entry.issuer_id] = entry.payload.decode("utf-8", errors="replace")
-        if accused != self._kept:
-            self._kept = accused
-            rows = {node: dataclasses.asdict(accusation) for node, accusation in accused.items()}
-            _write(self._state / "accused.json", rows)
+        # before anything is written, which a full disk would prevent
         for node in sorted(set(self._docket.expelled) - self._acted):
             self._acted.add(node)
             if node == service.peer.me.id:
@@ -134,26 +127,46 @@ class Quorum:
                 continue
             _log.warning("node %s is expelled: %d members signed", node, len(self._docket.expelled[node]))
             self._expel(node)
+        accused = self._accused(heard)
+        if accused != self._kept:
+            rows = {node: dataclasses.asdict(accusation) for node, accusation in accused.items()}
+            _write(self._state / "accused.json", rows)
+            self._kept = accused
+
+    def _accused(self, votes: list[Entry]) -> dict[str, Accusation]:
+        """Who is accused or expelled; with ``_REASONS`` reasons at most, of those whom most accuse."""
+        accused = {
+            node: Accusation(dict.fromkeys(sorted(signers), ""), True)
+            for node, signers in self._docket.expelled.items()
+        }
+        against: dict[str, list[Entry]] = defaultdict(list)
+        for entry in votes:
+            if (node := accused_in(entry)) is not None:
+                against[node].append(entry)
+        # who accuses many in vain must not push out what many say of one
+        ranked = sorted(against, key=lambda node: (-len(against[node]), node))
+        for node in ranked[:_ACCUSED]:
+            accused.setdefault(node, Accusation({}, False))
+        kept = [(node, entry) for node in ranked for entry in against[node] if node in accused]
+        for node, entry in kept[:_REASONS]:
+            accused[node].reasons[entry.issuer_id] = entry.payload.decode("utf-8", errors="replace")
+        return accused
 
     def _speak(self, service: Service) -> None:
-        votes, now = _votes(self._state), self._clock()
-        for node in [node for node in self._said if node not in votes]:
-            service.withdraw(Kind.VOTE, node.encode())
-            del self._said[node]
-        for node, because in votes.items():
-            said, again_s = self._said.get(node, (None, 0.0))
-            if because != said or now >= again_s:
-                service.say(Kind.VOTE, node.encode(), because.encode(), _VOTE_S)
-                self._said[node] = because, now + _VOTE_S / 3
+        votes = {node.encode(): _said(because) for node, because in _votes(self._state).items()}
+        service.stand_by(Kind.VOTE, votes, _VOTE_S)
+
+
+def _said(because: str) -> bytes:
+    # what was typed, or read from a file, need not be Unicode
+    return because.encode(errors="replace")
 
 
 def _votes(state: Path) -> dict[str, str]:
     return {
         node: because
         for node, because in list(_read(state / "votes.json").items())[: _VOTES + 1]
-        if is_node_id(node)
-        and isinstance(because, str)
-        and len(because.encode(errors="replace")) <= PAYLOAD_BYTES[Kind.VOTE]
+        if is_node_id(node) and isinstance(because, str) and len(_said(because)) <= PAYLOAD_BYTES[Kind.VOTE]
     }
 
 
