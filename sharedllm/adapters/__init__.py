@@ -4,8 +4,8 @@ What must not happen in this room: writing to the base (a fit works on a twin th
 and ``applied`` puts every weight back bit for bit), choosing anything on a test split (learning rate, step
 and strength are chosen on validation), or applying an adapter to a base it was not made for.
 
-Bets: b037 and b046 (gains against full fine-tuning and LoRA), b049, b052, b054, b060 and b061 (its controls),
-b069.
+Bets: b037 and b046 (gains against full fine-tuning and LoRA), b001 (a specialist that is an adapter), b010,
+b049, b052, b054, b055, b060 and b061 (its controls).
 """
 
 from sharedllm.adapters import library

@@ -3,8 +3,8 @@
 What must not happen here: reading a validation or test split to train on, networking, any choice by the test
 split. Adapters may use `optimizer` and nothing else of this room.
 
-Bets that rest on this room: b004 and b018 (their specialists), the toy regime of b037 (its base), b044, b050
-and b062.
+Bets that rest on this room: b004 and b018 (their specialists), b039 (training a collapsed model back), and
+every bet in the toy regime (its base).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A frame's lengths are checked before memory is taken, its epoch says which pipeline it belongs to, and a
 rollback of cached positions is part of the protocol's first version. Only ``engines`` and ``nodes`` use it.
 
-Bets that rest on it: b005 (handoff), b045 (throttle); b063 (what rounding hidden states costs) will.
+Bets that rest on it: b005 (handoff), b045 (throttle), b063 (what rounding hidden states costs).
 """
 
 from sharedllm.wire.codec import Codec, decode, encode, encoded_bytes, rounded

@@ -2,6 +2,8 @@
 
 What must not happen here: reading an adapter as something that it is not. Whatever a configuration asks for
 beyond plain LoRA is refused by name.
+
+Bets that rest on it: none.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What must not happen in this room: torch, a network, a prompt in clear, or a verification that trusts the
 machine which issued the receipt.
+
+Bets: b017 (each audited answer's receipt is issued and verified).
 """
 
 from sharedllm.attribution.receipts.answer import Answer, Token

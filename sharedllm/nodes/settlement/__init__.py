@@ -4,7 +4,7 @@ What must not happen here: a unit or a byte that is made, lost or counted twice;
 side's word (``seed`` shows what comes of that); floating point in an amount; a private key in a journal;
 torch.
 
-Bets that rest on it: b011 and b067 (bytes), b014 and b068 (royalties).
+Bets that rest on it: b011, b067 and b101 (bytes), b014 and b068 (royalties).
 """
 
 from sharedllm.nodes.settlement.account import WINDOW, Account

@@ -5,6 +5,8 @@ the coordinator, because a federation's nodes fetch what they lack from it.
 
 What must not happen here: training on a validation or test split, believing a manifest that ``store`` did not
 verify, importing torch where only manifests and bytes are moved (``exchange``).
+
+Bets that rest on it: none; b001 rests on ``store.specialists``, which it publishes into.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What must not happen here: anything that serves people; a rule of its own: what is tried are the accounts,
 journals and royalties that nodes keep, and the seed's beside them.
-Bets that rest on it: b011 and b067 (bytes), b014 and b068 (royalties).
+Bets that rest on it: b011, b067 and b101 (bytes), b014 and b068 (royalties).
 """
 
 from __future__ import annotations
