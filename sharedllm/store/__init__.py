@@ -18,7 +18,7 @@ from sharedllm.store.collection import Collected, collect
 from sharedllm.store.packages import Progress
 
 if TYPE_CHECKING:
-    from sharedllm.store.conversion import Loaded, keep_model, opened_ends, opened_span
+    from sharedllm.store.conversion import Loaded, keep_model, opened_ends, opened_span, opened_tokenizer
     from sharedllm.store.manifest import Manifest
     from sharedllm.store.zoo import (
         Known,
@@ -48,6 +48,7 @@ __all__ = [
     "names",
     "opened_ends",
     "opened_span",
+    "opened_tokenizer",
     "resolve",
     "save",
     "sha256_of",
@@ -62,6 +63,7 @@ _WITH_TORCH = {
     "Manifest": "manifest",
     "opened_ends": "conversion",
     "opened_span": "conversion",
+    "opened_tokenizer": "conversion",
 }
 
 

@@ -27,7 +27,7 @@ from sharedllm.store.blobs import Blobs, Sink
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
 
-__all__ = ["Loaded", "is_whole", "keep", "keep_model", "opened", "refuse_nan"]
+__all__ = ["Loaded", "is_whole", "keep", "keep_model", "opened", "opened_tokenizer", "refuse_nan"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +112,12 @@ def opened(manifest: Manifest) -> Loaded:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     model = _empty(manifest.config, shapes, manifest.name)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    tokenizer = Tokenizer.from_bytes(Blobs().path(manifest.tokenizer_sha256).read_bytes())
-    return Loaded(model.eval(), tokenizer, manifest)
+    return Loaded(model.eval(), opened_tokenizer(manifest), manifest)
+
+
+def opened_tokenizer(manifest: Manifest) -> Tokenizer:
+    """The tokenizer alone; raises ``BadModelFile`` if its blob is no tokenizer."""
+    return Tokenizer.from_bytes(Blobs().path(manifest.tokenizer_sha256).read_bytes())
 
 
 def opened_span(manifest: Manifest, start: int, stop: int) -> Span:

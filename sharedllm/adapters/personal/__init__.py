@@ -10,6 +10,7 @@ Bets that rest on this room: none decides by it; b037 and b046 say what to expec
 from __future__ import annotations
 
 from sharedllm.adapters.personal.courses import quick_products
+from sharedllm.adapters.personal.enough import Parts, parts, refuse_tiny
 from sharedllm.adapters.personal.fitting import Personal, fit_text
 from sharedllm.adapters.personal.gain import Gain
 from sharedllm.adapters.personal.reading import Reading, Skipped, read_texts
@@ -19,6 +20,7 @@ from sharedllm.adapters.personal.splitting import Splits, split
 
 __all__ = [
     "Gain",
+    "Parts",
     "Personal",
     "Plan",
     "Reading",
@@ -27,8 +29,10 @@ __all__ = [
     "Splits",
     "Trial",
     "fit_text",
+    "parts",
     "quick_products",
     "read_texts",
+    "refuse_tiny",
     "report",
     "split",
     "verdict",

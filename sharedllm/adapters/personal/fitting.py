@@ -18,18 +18,17 @@ from sharedllm.adapters import unigram
 from sharedllm.adapters.apply import applied, check_method
 from sharedllm.adapters.file import AT_REST, Adapter, rounded
 from sharedllm.adapters.fit import Budget, batches, spread
+from sharedllm.adapters.personal.enough import parts
 from sharedllm.adapters.personal.gain import Gain, excerpt_nats, gain_between
 from sharedllm.adapters.personal.meter import Meter
 from sharedllm.adapters.personal.search import Plan, Search, search, work
-from sharedllm.adapters.personal.splitting import Splits, split
 from sharedllm.corpus.document import Document
 from sharedllm.corpus.excerpts import Excerpt, excerpts
-from sharedllm.errors import BadAdapter, BadText
+from sharedllm.errors import BadAdapter
 from sharedllm.store import Loaded, Progress
 
 __all__ = ["Personal", "fit_text"]
 
-_LEAST_TOKENS = 2_000
 _ROUNDING_TOKENS = 1_024
 
 
@@ -96,12 +95,9 @@ def fit_text(
         raise BadAdapter(f"There is no precision {precision!r}; expected one of: {', '.join(AT_REST)}.")
     plan = plan or Plan()
     encode = base.tokenizer.encode
-    splits = _split(documents, sum(len(encode(document.text)) for document in documents))
-    train_T, held_T = (
-        torch.tensor([token for document in part for token in encode(document.text)])
-        for part in (splits.train, splits.validation)
-    )
-    test = excerpts(encode, splits.test, plan.test_tokens, plan.window)
+    cut = parts(encode, documents, plan, method)
+    train_T, held_T = cut.train_T, cut.held_T
+    test = excerpts(encode, cut.splits.test, plan.test_tokens, plan.window)
     tested = sum(len(excerpt.tokens) - 1 for excerpt in test)
     total = tested + len(AT_REST) * min(tested, _ROUNDING_TOKENS) // 2
     meter = Meter(total + work(plan, len(train_T), len(held_T)), progress)
@@ -118,7 +114,7 @@ def fit_text(
         precision=precision,
         gain=gain,
         rounding_nats=rounding_nats,
-        unit=splits.unit,
+        unit=cut.splits.unit,
         documents=len(documents),
         train_tokens=len(train_T),
         validation_tokens=len(held_T),
@@ -126,17 +122,6 @@ def fit_text(
         seconds=meter.seconds,
         base=base.manifest.name,
     )
-
-
-def _split(documents: Sequence[Document], tokens: int) -> Splits:
-    if tokens < _LEAST_TOKENS:
-        n_bytes = sum(document.n_bytes for document in documents)
-        needed = -(-_LEAST_TOKENS * n_bytes // max(1, tokens)) // 1000 + 1
-        raise BadText(
-            f"The text has {tokens:,} tokens in {len(documents)} documents; to learn from some of it and "
-            f"judge by the rest takes {_LEAST_TOKENS:,}, about {needed} kB of such text. Give more."
-        )
-    return split(documents)
 
 
 def _judged(

@@ -27,7 +27,6 @@ from sharedllm.adapters.fit import Budget, batches, spread
 from sharedllm.adapters.personal.courses import Branch, Course, course
 from sharedllm.adapters.personal.meter import Meter
 from sharedllm.adapters.sweep import CENTRES
-from sharedllm.errors import BadText
 from sharedllm.model.transformer import Transformer
 
 __all__ = ["Plan", "Search", "Trial", "search"]
@@ -91,14 +90,8 @@ def search(
 ) -> Search:
     """Find the learning rate and fit one adapter. The base is left as it was.
 
-    Raises ``BadText`` where either text is shorter than a window.
+    Either text is longer than a window, as ``enough.parts`` gives them.
     """
-    for name, tokens_T in (("to learn from", train_T), ("to choose settings on", held_T)):
-        if len(tokens_T) <= plan.window:
-            raise BadText(
-                f"Only {len(tokens_T)} tokens of the text are left {name}, and a window takes "
-                f"{plan.window + 1}; give more text."
-            )
     budget = Budget(plan.window, 1, plan.window, validation=max(plan.window, plan.validation_tokens))
     held_BT, steps = spread(held_T, budget), plan.steps(len(train_T))
     searcher = _Searcher(course(base, method, seed), CENTRES[method], steps, held_BT, meter)

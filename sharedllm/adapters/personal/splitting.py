@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from sharedllm.corpus.document import Document, gather
 from sharedllm.errors import BadText
 
-__all__ = ["Splits", "split"]
+__all__ = ["VALIDATION", "Splits", "split"]
 
-_TEST, _VALIDATION = 0.20, 0.12
+_TEST, VALIDATION = 0.20, 0.12
 _SLACK = 1.3  # a split may be so much larger than asked, for the sake of whole documents
 _LEAST_DOCUMENTS = 3
 _SECTION_BYTES = (200, 1_000)
@@ -55,12 +55,12 @@ def _by_document(documents: Sequence[Document]) -> Splits | None:
     total = sum(document.n_bytes for document in documents)
     rest = sorted(documents, key=lambda document: document.sha256)
     test = _taken(rest, _TEST * total)
-    validation = _taken([d for d in rest if d not in test], _VALIDATION * total)
+    validation = _taken([d for d in rest if d not in test], VALIDATION * total)
     held = {document.sha256 for document in (*test, *validation)}
     if (
         len(test) < _LEAST_DOCUMENTS
         or sum(d.n_bytes for d in test) < _TEST * total / _SLACK
-        or sum(d.n_bytes for d in validation) < _VALIDATION * total / _SLACK
+        or sum(d.n_bytes for d in validation) < VALIDATION * total / _SLACK
     ):
         return None
     train = tuple(document for document in documents if document.sha256 not in held)
@@ -105,7 +105,7 @@ def _cut(documents: Sequence[Document], at_least_bytes: int) -> Splits | None:
         for section in sections:
             middle = (at + section.n_bytes / 2) / total
             at += section.n_bytes
-            part = test if middle > 1 - _TEST else validation if middle > 1 - _TEST - _VALIDATION else train
+            part = test if middle > 1 - _TEST else validation if middle > 1 - _TEST - VALIDATION else train
             part.append(section)
     if not (train and validation) or len(test) < _LEAST_DOCUMENTS:
         return None

@@ -53,7 +53,10 @@ def fit(
     _refuse_taken(name, replace)
     reading = personal.read_texts(paths)
     _say_what_was_read(reading)
+    personal.refuse_tiny(reading.documents)
     with showing() as progress:
+        tokenizer = store.opened_tokenizer(store.resolve(base, progress=progress))
+        personal.parts(tokenizer.encode, reading.documents, personal.Plan(), method)
         loaded = store.load(base, progress=progress)
     with learning() as told:
         made = personal.fit_text(loaded, reading.documents, method=method, precision=precision, progress=told)

@@ -155,7 +155,7 @@ def test_the_gain_is_that_of_the_adapter_on_held_out_text(small, habitual):
 
 
 def test_too_little_text_is_refused_with_how_much_is_needed(small):
-    with pytest.raises(BadText, match=r"has 810 tokens in 5 documents; .* takes 2,000, about 3 kB"):
+    with pytest.raises(BadText, match=r"has 810 tokens in 5 documents; .* takes 2,000. Give about 3 kB"):
         fit_text(small, documents(HABIT, 5), plan=PLAN)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from sharedllm import store as model_store
 from sharedllm.adapters import Adapter, exchange, library, personal, write
 from sharedllm.adapters.personal import Gain, Personal
 from sharedllm.cli.federation import adapter as commands
@@ -28,6 +29,10 @@ HELPED = Personal(
     seconds=61.0,
     base="toy",
 )
+TEXT = (
+    "".join(f"Some text of paragraph {i}, which is about nothing at all.\n\n" for i in range(250)).strip()
+    + "\n"
+)
 DID_NOT = dataclasses.replace(HELPED, gain=Gain(0.01, -0.02, 0.04, 3.4, 4120, 3))
 
 
@@ -40,7 +45,7 @@ def store(tmp_path, monkeypatch):
 def notes(tmp_path):
     folder = tmp_path / "notes"
     folder.mkdir()
-    (folder / "one.md").write_text("Some text.")
+    (folder / "one.md").write_text(TEXT)
     (folder / "photo.jpg").write_bytes(b"x")
     return folder
 
@@ -72,7 +77,7 @@ def test_a_fit_that_helped_is_kept_under_its_name_and_says_so(notes, made):
     assert "it helped." in result.stdout
     assert "Saved as work: " in result.stdout
     assert library.about("work").about["gain_nats"] == 0.142
-    assert (asked[0]["base"], asked[0]["texts"], asked[0]["precision"]) == ("toy", ["Some text.\n"], "int8")
+    assert (asked[0]["base"], asked[0]["texts"], asked[0]["precision"]) == ("toy", [TEXT], "int8")
 
 
 def test_what_was_left_out_is_said_with_its_reason(notes, made):
@@ -105,6 +110,21 @@ def test_an_adapter_is_not_replaced_unasked(notes, made):
 def test_a_folder_without_text_is_refused_before_a_model_is_loaded(tmp_path):
     result = run("fit", tmp_path, "--base", "no-such-model")
     assert isinstance(result.exception, BadText)
+
+
+def test_too_little_text_is_refused_before_a_model_is_looked_for_with_how_much_to_give(tmp_path):
+    (tmp_path / "short.txt").write_text("Some text.")
+    result = run("fit", tmp_path, "--base", "no-such-model")
+    assert isinstance(result.exception, BadText)
+    assert "give about 14 kB" in str(result.exception)
+
+
+def test_text_of_too_few_tokens_is_refused_before_weights_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_store, "load", lambda *_, **__: pytest.fail("the weights were loaded"))
+    (tmp_path / "short.txt").write_text(TEXT[:3000])
+    refused = run("fit", tmp_path, "--base", "toy").exception
+    assert isinstance(refused, BadText)
+    assert "takes 2,000. Give about" in str(refused)
 
 
 def test_the_list_says_what_each_is_and_which_is_damaged():
