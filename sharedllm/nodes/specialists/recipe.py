@@ -89,7 +89,8 @@ def _whole(
 
     def on_step(step: training.Step) -> None:
         if progress is not None:
-            progress(f"Training {name}", step.step + 1, step.steps)
+            doing = f"Training {name}, {step.loss_nats:.3f} nats, {step.tok_per_s:,.0f} tok/s"
+            progress(doing, step.step + 1, step.steps)
 
     folder = training.specialist(base, text, recipe, seed=seed, on_step=on_step)
     model = training.load_specialist(folder, base)
@@ -118,8 +119,8 @@ def _adapted(
     rate = lr or adapters.CENTRES["norm"]
     fit = adapters.fit_cached(
         base,
-        _encoded(base, text.train, _TEXT_PER_TOKEN * budget.tokens),
-        _encoded(base, text.validation, _TEXT_PER_TOKEN * budget.validation),
+        corpus.sampled(base.tokenizer.encode, text.train, _TEXT_PER_TOKEN * budget.tokens),
+        corpus.sampled(base.tokenizer.encode, text.validation, _TEXT_PER_TOKEN * budget.validation),
         "norm",
         rate,
         seed,
@@ -136,12 +137,6 @@ def _adapted(
         path = Path(folder) / "adapter.safetensors"
         adapters.write(path, fit.adapter, _AT_REST)
         return specialists.with_adapter(name, base.manifest, "norm", path, provenance=provenance)
-
-
-def _encoded(base: Loaded, documents: Sequence[corpus.Document], enough_bytes: int) -> list[int]:
-    """Encode every k-th document, so that about ``enough_bytes`` of text come from all over."""
-    step = max(1, sum(document.n_bytes for document in documents) // enough_bytes)
-    return [token for document in documents[::step] for token in base.tokenizer.encode(document.text)]
 
 
 def _tested(base: Loaded, signed: specialists.Signed, text: corpus.Domain) -> dict[str, Any]:
