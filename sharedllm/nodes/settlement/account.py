@@ -11,7 +11,7 @@ can lose to a client that never acknowledges is ``WINDOW`` transfers.
 
 *Covered*: lost, repeated, reordered, delayed and forged messages; crashes between any two steps; claims for
 more than came; two claims with the last number. *Not covered*: a client that acknowledges nothing (it is
-served ``WINDOW`` transfers, then none); a node that returns with an older disk. Bets b011, b067.
+served ``WINDOW`` transfers, then none); a node that returns with an older disk. Bets b011, b067, b101.
 """
 
 from __future__ import annotations
@@ -216,7 +216,9 @@ class Account:
     def _replay_confirmed(self, body: bytes) -> None:
         said = Acknowledgement.from_bytes(body)
         book = self.given[said.client]
-        _settle(book, Receipt(book.waiting[said.number - book.settled_number - 1], said))
+        receipt = Receipt(book.waiting[said.number - book.settled_number - 1], said)
+        receipt.check_match()
+        _settle(book, receipt)
 
 
 def _follow(book: Taken) -> list[Claim]:

@@ -161,6 +161,15 @@ def test_a_journal_of_another_node_is_refused(pair, party):
         Account(party(3), journal)
 
 
+def test_a_journal_with_an_acknowledgement_of_another_claim_is_refused(party):
+    journal = Memory()
+    server, client = Account(party(1), journal), Account(party(2), Memory())
+    said = client.take(server.give(client.id, 700, CONTENT), 700)
+    journal.append(Entry("confirmed", replace(said, total_bytes=1).to_bytes()))
+    with pytest.raises(JournalBroken, match="changed by hand"):
+        Account(party(1), journal)
+
+
 def test_a_file_that_is_no_journal_is_refused(tmp_path):
     (tmp_path / "journal.db").write_bytes(b"not a database" * 100)
     with pytest.raises(JournalBroken, match="could not be"):
