@@ -6,13 +6,10 @@ is said in ``ledger``, which writes them.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from sharedllm.errors import BadLedger
-from sharedllm.store import canonical_json
 
 __all__ = ["LARGEST_NATS", "UNIT_NATS", "Entry", "verify"]
 
@@ -20,7 +17,6 @@ UNIT_NATS = 2.0**-40
 LARGEST_NATS = 2.0**20
 """More than any log-probability of a real model, and little enough that sums of lines fit 64 bits."""
 _WEIGHTS_MISS_ONE_BY = 1e-9
-_SCHEMA = "sharedllm-ledger-entry/1"
 
 
 @dataclass(frozen=True)
@@ -36,27 +32,6 @@ class Entry:
     diversity: int
     remainder: int
     joint: int
-
-    def canonical(self) -> bytes:
-        """Write the entry the one way that hashes are taken of (canonical JSON with a schema id)."""
-        return canonical_json({"schema": _SCHEMA, **asdict(self)})
-
-    @classmethod
-    def from_canonical(cls, data: bytes) -> Entry:
-        """Read what ``canonical`` wrote, byte for byte; raises ``BadLedger`` for anything else."""
-        try:
-            given: dict[str, Any] = json.loads(data)
-            values: dict[str, Any] = {field.name: given[field.name] for field in fields(cls)}
-            values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-            entry = cls(**values)
-            same = entry.canonical() == data
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadLedger(f"These {len(data)} bytes are no ledger entry ({error}).") from error
-        if not same:
-            raise BadLedger(
-                f"These {len(data)} bytes are no canonical {_SCHEMA}; take them as they were logged."
-            )
-        return entry
 
 
 def verify(entry: Entry) -> None:

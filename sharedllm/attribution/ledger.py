@@ -9,7 +9,7 @@ takes up what rounding left over, so that ``evidence + prior + diversity + remai
 identity of integers, on every machine, for ever. An entry also carries what the lines were made from (each
 specialist's log-probability and log-weight), so that ``verify`` needs nothing else: it re-adds the lines,
 checks that weights sum to one, that the remainder is no larger than rounding, and makes every line again.
-``Entry.canonical`` is what a log hashes.
+A log holds entries as the rows of an answer's records (``receipts.records``).
 
 *Covered*: a changed line, joint, weight or log-probability; a remainder that hides something; a specialist
 left out; changes that cancel, above the rounding that ``_allowance_units`` states (1e-10 nat at |log p| ≤

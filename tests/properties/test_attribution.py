@@ -126,17 +126,3 @@ def test_a_specialist_left_out_is_detected_even_when_the_remainder_covers_its_li
     for forged in (replace(entry, **less), replace(entry, **less, remainder=entry.remainder + hidden)):
         with pytest.raises(BadLedger):
             verify(forged)
-
-
-@steady
-@given(seeds, st.integers(1, 5))
-def test_an_entry_survives_its_canonical_bytes(seed, n):
-    for entry in written(*text(seed, n, 3)):
-        assert Entry.from_canonical(entry.canonical()) == entry
-
-
-@steady
-@given(st.binary(max_size=60))
-def test_bytes_that_are_no_entry_are_refused(data):
-    with pytest.raises(BadLedger):
-        Entry.from_canonical(data)

@@ -31,21 +31,6 @@ def test_amounts_are_in_units_of_two_to_the_minus_forty_nat(entry):
     assert entry.joint * UNIT_NATS == pytest.approx(math.log((math.exp(-1) + math.exp(-3)) / 2), abs=1e-12)
 
 
-def test_the_canonical_bytes_are_pinned():
-    entry = Entry(
-        ("a",), 7, logw=(0,), logp=(-5,), evidence=(-5,), prior=(0,), diversity=0, remainder=0, joint=-5
-    )
-    assert entry.canonical() == (
-        b'{"diversity":0,"evidence":[-5],"joint":-5,"logp":[-5],"logw":[0],"prior":[0],"remainder":0,'
-        b'"schema":"sharedllm-ledger-entry/1","specialists":["a"],"token":7}'
-    )
-
-
-def test_an_entry_with_spaces_is_not_canonical(entry):
-    with pytest.raises(BadLedger, match="canonical"):
-        Entry.from_canonical(entry.canonical().replace(b",", b", "))
-
-
 def test_a_specialist_named_twice_is_refused(entry):
     with pytest.raises(BadLedger, match="named once"):
         verify(replace(entry, specialists=("drama", "drama")))
