@@ -27,6 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _NOBODY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.UnsupportedProtocol)
 _MAX_KEY_BYTES = 4096
 _MAX_LINE = 1 << 20
+_MAX_ANSWER = 1 << 26
 
 
 class ApiFailed(SharedLLMError):
@@ -70,28 +71,25 @@ class Api:
 
     def receipt(self, identifier: str) -> bytes:
         """Return the receipt of an answer; raises ``ApiFailed``."""
-        try:
-            with self._client() as client:
-                answer = client.get(f"{self.url}/v1/sharedllm/receipts/{quote(identifier, safe='')}")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._away(error) from None
-        if answer.is_error:
-            raise ApiFailed(_sentence(answer))
-        return answer.content
+        return self._got(f"/v1/sharedllm/receipts/{quote(identifier, safe='')}")
 
     def models(self) -> list[str]:
         """Return the names of the models it serves; raises ``ApiFailed``."""
+        answer = self._got("/v1/models")
         try:
-            with self._client() as client:
-                answer = client.get(self.url + "/v1/models")
+            return [str(model["id"]) for model in json.loads(answer)["data"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ApiFailed(f"{self.url} answers, but not as an OpenAI API; is --url right?") from None
+
+    def _got(self, path: str) -> bytes:
+        try:
+            with self._client() as client, client.stream("GET", self.url + path) as answer:
+                body = _bounded(answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._away(error) from None
         if answer.is_error:
-            raise ApiFailed(_sentence(answer))
-        try:
-            return [str(model["id"]) for model in answer.json()["data"]]
-        except (ValueError, KeyError, TypeError):
-            raise ApiFailed(f"{self.url} answers, but not as an OpenAI API; is --url right?") from None
+            raise ApiFailed(_sentence(answer, body))
+        return body
 
     def _events(
         self, path: str, body: Mapping[str, Any]
@@ -100,8 +98,7 @@ class Api:
         try:
             with self._client() as client, client.stream("POST", self.url + path, json=body) as answer:
                 if answer.is_error:
-                    answer.read()
-                    raise ApiFailed(_sentence(answer))
+                    raise ApiFailed(_sentence(answer, _bounded(answer)))
                 for line in answer.iter_lines():
                     if line == "data: [DONE]":
                         return
@@ -174,11 +171,21 @@ def _choices(data: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         raise ApiFailed("The answer is not an OpenAI stream; is --url right?") from None
 
 
-def _sentence(answer: httpx.Response) -> str:
+def _bounded(answer: httpx.Response) -> bytes:
+    """Read an answer of at most ``_MAX_ANSWER``: the largest receipt."""
+    body = bytearray()
+    for part in answer.iter_bytes():
+        body += part
+        if len(body) > _MAX_ANSWER:
+            raise ApiFailed(f"{answer.url} answers without an end; is --url right?")
+    return bytes(body)
+
+
+def _sentence(answer: httpx.Response, body: bytes) -> str:
     """Return the API's own words for a refusal, and when to come back."""
     try:
-        said = _safe(str(answer.json()["error"]["message"]))[:2000]
-    except (ValueError, KeyError, TypeError):
+        said = _safe(str(json.loads(body)["error"]["message"]))[:2000]
+    except (ValueError, KeyError, TypeError, RecursionError):
         said = f"The API answered with status {answer.status_code} and no sentence; is --url right?"
     wait = answer.headers.get("retry-after", "")
     return f"{said} Try again in {wait} s." if wait.isdigit() else said

@@ -143,6 +143,12 @@ def test_what_a_model_says_moves_no_cursor(api: Any) -> None:
     assert "".join(connect(api.url, None, None).complete("x")) == "[2Ja\tb\n1m"
 
 
+def test_an_answer_without_an_end_is_not_read_to_it(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk_api, "_MAX_ANSWER", 8)
+    with pytest.raises(ApiFailed, match="without an end"):
+        connect(api.url, None, None)
+
+
 def test_nobody_there_is_a_sentence_that_says_how_to_start(taken_port: int) -> None:
     url = f"http://127.0.0.1:{taken_port + 1 if taken_port < 65535 else 1}"
     with pytest.raises(ApiFailed, match=r"Nothing answers at .* `sharedllm up`"):
