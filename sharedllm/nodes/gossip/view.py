@@ -9,7 +9,8 @@ would never find each other again.
 
 Addresses are hints: whoever dials checks the certificate. *Covered*: sizes are bounded whatever is offered;
 nodes that are gone are forgotten after ``_TRIES`` vain calls. *Not covered*: members who offer only each
-other and call themselves fresh (an eclipse), beyond the seeds, which are never forgotten.
+other, or nodes that don't exist, and call them fresh (an eclipse), beyond the seeds, which are never
+forgotten; against that ``service`` calls members by their leases as well.
 """
 
 from __future__ import annotations

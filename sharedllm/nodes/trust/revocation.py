@@ -7,8 +7,9 @@ can count, and is harder: with a quarter of silent adversaries 89 % of the other
 
 *Covered*: a member that votes twice, or about itself; votes of strangers and of members whose lease ended; a
 bloc of less than two thirds can't expel anybody. *Not covered*: a bloc of more than a third can keep its own
-from being expelled, one of two thirds can expel others; whether a vote is deserved, which its signer decides.
-The operator's word (``sharedllm revoke``) needs no votes.
+from being expelled, one of two thirds can expel others; since when a member is here, which only its own lease
+says; whether a vote is deserved, which its signer decides. The operator's word (``sharedllm revoke``) needs
+no votes.
 """
 
 from __future__ import annotations

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from sharedllm.cli.network.vote import app
-from sharedllm.nodes.gossip import Service
+from sharedllm.errors import SharedLLMError
+from sharedllm.nodes.gossip import Author, Contact, Entry, Kind, Service
+from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.trust import BadVote, Quorum, accusations, vote
 from tests.unit.nodes.gossip.federation import Members, within
 
@@ -96,6 +102,60 @@ def test_a_node_votes_against_at_most_64(tmp_path: Path) -> None:
         vote(tmp_path, f"{i:032x}", "x")
     with pytest.raises(BadVote, match="against 64 others"):
         vote(tmp_path, STRANGER, "x")
+
+
+def filed(by: str, against: list[str]) -> list[Entry]:
+    author = Author(NodeKey(Ed25519PrivateKey.generate()), b"")
+    return [author.issue(Kind.VOTE, node.encode(), by.encode() * 500, 9e9, 0.0) for node in against]
+
+
+class Heard:
+    """A service that has heard these votes, and says nothing."""
+
+    def __init__(self, votes: list[Entry]) -> None:
+        self.votes, self.peer = votes, None
+
+    def heard(self, kind: Kind) -> list[Entry]:
+        return self.votes if kind is Kind.VOTE else []
+
+    def stand_by(self, *said: object) -> None:
+        return
+
+
+def test_many_accusations_keep_the_file_readable_and_those_that_most_make(tmp_path: Path) -> None:
+    many = [vote for _ in range(11) for vote in filed("\0", [f"{i:032x}" for i in range(200)])]
+    most = [vote for _ in range(13) for vote in filed("x", [STRANGER])]
+    Quorum(tmp_path, print).review(cast(Service, Heard([*many, *most])))
+    assert len(accusations(tmp_path)[STRANGER].reasons) == 13
+    assert len(accusations(tmp_path)) == 201
+
+
+def test_a_full_disk_does_not_keep_an_expelled_node_connected(tmp_path: Path) -> None:
+    (tmp_path / "accused.json").write_text(f'{{"{STRANGER}": {{"reasons": {{"x": ""}}, "expelled": true}}}}')
+    out: list[str] = []
+    quorum = Quorum(tmp_path, out.append)
+    (tmp_path / "accused.json").unlink()
+    (tmp_path / "accused.json").mkdir()
+    service = Heard(filed("x", ["cd" * 16]))
+    service.peer = SimpleNamespace(me=Contact("0" * 32, "h", 1))  # type: ignore[assignment]
+    with contextlib.suppress(SharedLLMError, OSError):
+        quorum.review(cast(Service, service))
+    assert out == [STRANGER]
+
+
+def test_a_reason_that_is_no_unicode_can_be_said(tmp_path: Path) -> None:
+    vote(tmp_path, STRANGER, "gar\udcffbled")
+    said: list[dict[bytes, bytes]] = []
+    service = Heard([])
+    service.stand_by = lambda kind, votes, life_s: said.append(votes)  # type: ignore[method-assign,assignment,misc]
+    Quorum(tmp_path, print).review(cast(Service, service))
+    assert said == [{STRANGER.encode(): b"gar?bled"}]
+
+
+def test_an_id_is_not_taken_for_a_name(tmp_path: Path) -> None:
+    (tmp_path / "nodes.json").write_text(f'{{"nodes": {{"{"cd" * 16}": {{"name": "{STRANGER}"}}}}}}')
+    CliRunner().invoke(app, [STRANGER, "--because", "It lied.", "--state", str(tmp_path)])
+    assert STRANGER in _text(tmp_path / "votes.json")
 
 
 def test_the_command_casts_by_name_and_lists_what_was_heard(voters: list[Voter]) -> None:
