@@ -4,10 +4,10 @@ An exchange is one connection (``exchange``). Both ends are proven by certificat
 called node must be the one that was meant. The thread keeps the node's own event loop free of signature
 checks.
 
-*Covered*: a coordinator that is away, for good or for a while; a member that hangs, dribbles, sends too much or
-calls without end; a view filled by a bloc (one round in eight calls a member by its lease); a certificate that
-is renewed; a port that is taken. *Not covered*: nodes that can't be called from outside still call others and
-so learn all; there is no relay here; a clock that is behind by most of a lease, whose node others don't see.
+*Covered*: a coordinator that is away, for good or for a while; a member that hangs, dribbles, sends too much
+or calls without end; a view filled by a bloc (one round in eight calls a member by its lease); a certificate
+that is renewed; a port that is taken. *Not covered*: nodes that can't be called from outside (they call, and
+so learn all; there is no relay here); a clock so far behind that its own leases are over when they are read.
 """
 
 from __future__ import annotations

@@ -125,8 +125,9 @@ def signers(root: Root, founders: Collection[str]) -> frozenset[str]:
 
 def _check_form(root: Root) -> None:
     """Raise ``ValueError`` for a field that can't be right."""
-    if not isinstance(root.federation, str) or not 0 < len(root.federation) <= 64:
-        raise ValueError("its federation has no name")
+    name = root.federation
+    if not isinstance(name, str) or not 0 < len(name) <= 64 or not name.isprintable():
+        raise ValueError("its federation has no name, or one that can't be shown")
     numbers = (root.version, root.threshold, root.issued_s, root.expires_s)
     spans = [moment for key in root.keys for moment in (key.from_s, key.until_s)]
     if not all(type(number) is int and 0 <= number <= _LATEST_S for number in (*numbers, *spans)):

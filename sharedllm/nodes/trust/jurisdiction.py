@@ -82,9 +82,8 @@ class Zone:
         for placement in placements:
             if placement.zone == self.name and placement.attester in self.attesters and _signed(placement):
                 terms = self._terms[placement.node]
-                # the later end wins, or an old placement sent again would end a newer one
                 held = terms.get(placement.attester, (0, 0))
-                terms[placement.attester] = max(held, (placement.from_s, placement.until_s), key=_END)
+                terms[placement.attester] = _both(held, (placement.from_s, placement.until_s))
                 kept += 1
         return kept
 
@@ -136,6 +135,12 @@ def _body(node: str, zone: str, from_s: int, until_s: int) -> bytes:
 
 def _transit(request: bytes, following: str) -> bytes:
     return _TRANSIT + hashlib.sha256(request).digest() + following.encode("ascii")
+
+
+def _both(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Two terms as one, if they meet: what was placed ahead of time ends nothing. Else the later end wins."""
+    earlier, later = sorted((one, other), key=_END)
+    return (min(earlier[0], later[0]), later[1]) if later[0] <= earlier[1] else later
 
 
 def _signed(placement: Placement) -> bool:

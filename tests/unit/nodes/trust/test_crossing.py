@@ -64,6 +64,7 @@ def test_a_root_reads_back_as_it_was_written(home: Federation) -> None:
         {"version": True},
         {"keys": [["x", 1, 2]]},
         {"more": 1},
+        {"federation": "north\x1b[2J"},
     ],
 )
 def test_a_root_that_can_not_be_one_is_refused(home: Federation, change: dict[str, object]) -> None:

@@ -61,6 +61,21 @@ def test_an_old_placement_sent_again_does_not_end_a_newer_one() -> None:
     assert here.holds(NODE.id, NOW)
 
 
+def test_a_placement_ahead_of_time_does_not_end_the_one_that_holds() -> None:
+    here = zone()
+    here.hear(placements())
+    here.hear(place(attester, NODE.id, "here", 150, 400) for attester in ATTESTERS)
+    assert here.holds(NODE.id, NOW)
+    assert here.holds(NODE.id, 399)
+
+
+def test_between_two_placements_that_do_not_meet_nothing_holds() -> None:
+    here = zone()
+    here.hear(placements(until_s=50))
+    here.hear(place(attester, NODE.id, "here", 150, 400) for attester in ATTESTERS)
+    assert not here.holds(NODE.id, NOW)
+
+
 def test_a_route_with_a_hop_outside_is_refused_by_name() -> None:
     here, outside = zone(), key()
     here.hear(placements())
