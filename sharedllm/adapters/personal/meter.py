@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from sharedllm.store import Progress
 
@@ -13,16 +12,14 @@ __all__ = ["Meter"]
 class Meter:
     """Counts work and tells ``progress`` (what with its rate, done, total)."""
 
-    def __init__(
-        self, total: int, progress: Progress | None, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self._total, self._done, self._progress, self._clock = total, 0, progress, clock
-        self._began_s = clock()
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._done, self._progress = total, 0, progress
+        self._began_s = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """How long it has been since the beginning."""
-        return self._clock() - self._began_s
+        return time.perf_counter() - self._began_s
 
     def add(self, tokens: int, what: str) -> None:
         """Count ``tokens`` of work that were just done."""

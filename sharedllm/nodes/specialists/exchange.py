@@ -76,9 +76,7 @@ def fetch(
     return signed
 
 
-def fetch_model(
-    client: CoordinatorClient, weights_sha256: str, *, progress: Progress | None = None
-) -> Manifest:
+def fetch_model(client: CoordinatorClient, weights_sha256: str) -> Manifest:
     """Bring the model with these weights into the store, so that ``store.with_weights`` finds it.
 
     Raises ``UnknownName`` if nobody published it, and what ``fetch`` raises.
@@ -89,7 +87,7 @@ def fetch_model(
     if body.weights_sha256 != weights_sha256:
         raise BadManifest(f"{where} was asked for, and the library answered with another; ask again.")
     needed = {body.weights_sha256: body.sizes["weights"], body.tokenizer_sha256: body.sizes["tokenizer"]}
-    _bring(client, signed, needed, progress)
+    _bring(client, signed, needed, None)
     model = Manifest.from_dict(
         {key: value for key, value in body.to_dict().items() if key != "adapter"}, signed.name
     )

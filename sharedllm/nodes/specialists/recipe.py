@@ -46,16 +46,14 @@ def trained(
     seed: int = 0,
     tokens: int | None = None,
     lr: float | None = None,
-    root: Path = Path("/"),
     progress: Progress | None = None,
 ) -> specialists.Signed:
     """Train a specialist of ``domain`` on a base, sign it with ``private``, and publish it in the store.
 
-    ``tokens`` and ``lr`` replace the recipe's; ``lr`` is for adapters. ``root`` is where Debian packages are
-    installed. Training the same again takes what was trained. Raises ``UnknownName``, ``MissingSource``,
-    ``BadRecipe``, ``WriteFailed``.
+    ``tokens`` and ``lr`` replace the recipe's; ``lr`` is for adapters. Training the same again takes what was
+    trained. Raises ``UnknownName``, ``MissingSource``, ``BadRecipe``, ``WriteFailed``.
     """
-    text = corpus.domain(domain, root)
+    text = corpus.domain(domain)
     base = store.load(base_name, progress=progress)
     make = _whole if base_name in training.BASES else _adapted
     body = make(base, text, name, seed, tokens, lr, progress)

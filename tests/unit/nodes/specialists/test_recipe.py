@@ -35,7 +35,7 @@ def domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer
     torch.manual_seed(0)
     store.save("small", Transformer(CONFIG), tokenizer, licence="MIT", provenance={})
     made = corpus.Domain("rivers", written(0), written(1), written(2), licence="CC0-1.0")
-    monkeypatch.setattr(corpus, "domain", lambda name, root: made)
+    monkeypatch.setattr(corpus, "domain", lambda name: made)
     return made
 
 
@@ -75,7 +75,7 @@ def test_what_is_stated_is_what_a_reader_would_measure() -> None:
     loaded = specialists.live(signed)
     from sharedllm.nodes.specialists.recipe import _tested
 
-    again = _tested(store.load("small"), signed, corpus.domain("rivers", Path("/")))
+    again = _tested(store.load("small"), signed, corpus.domain("rivers"))
     assert again == signed.body.provenance["test"]
     assert loaded.manifest == signed.body
 
