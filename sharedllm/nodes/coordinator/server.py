@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import resource
 import signal
@@ -155,13 +156,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with a handshake that may take 5 s instead of 60."""
         await self.lifespan.startup()
-        loop = asyncio.get_running_loop()
-
-        def protocol() -> asyncio.Protocol:
-            return _Protocol(self.config, self.server_state, self.lifespan.state)
-
-        server = await loop.create_server(
-            protocol,
+        server = await asyncio.get_running_loop().create_server(
+            functools.partial(_Protocol, self.config, self.server_state, self.lifespan.state),
             sock=self._listener,
             ssl=self.config.ssl,
             backlog=self.config.backlog,
@@ -194,6 +190,7 @@ class _Server(uvicorn.Server):
         self._coordinator.relay = self._identity.id, heard
 
     def _start_gossip(self, advertised: str, port: int) -> None:
+        quorum = Quorum(self._settings.state, self._coordinator.expel)
         self._gossip = Service(
             self._identity,
             lambda host, heard: Lease("coordinator", host, heard),
@@ -201,8 +198,8 @@ class _Server(uvicorn.Server):
             port=port,
             advertised=advertised,
             published=self._shelf.manifests,
-            refuses=self._coordinator.registry.is_revoked,
-            each_round=Quorum(self._settings.state, self._coordinator.expel).review,
+            refuses=lambda node: quorum.expelled(node) or self._coordinator.registry.is_revoked(node),
+            each_round=quorum.review,
             memory=self._settings.state / "nodes.json",
         )
         me = self._gossip.start()
@@ -223,9 +220,11 @@ class _Server(uvicorn.Server):
                 enrol(authority, self._settings.state, "coordinator")
                 self._identity.reload()
                 _log.info("the coordinator's certificate was renewed")
-            if self._relay is not None:
-                for revoked in self._coordinator.registry.revoked():
+            for revoked in self._coordinator.registry.revoked():
+                if self._relay is not None:
                     self._relay.cut(revoked)
+                if self._gossip is not None:
+                    self._gossip.expel(revoked)
 
 
 class _Protocol(H11Protocol):
