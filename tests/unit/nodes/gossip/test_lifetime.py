@@ -119,3 +119,12 @@ def test_a_member_is_called_at_the_address_that_it_signed(tmp_path: Path) -> Non
     ]
     assert anybody(leases, authors[0].id) == Contact(authors[1].id, "h", 2)
     assert anybody(leases[:1], authors[0].id) is None
+
+
+def test_what_is_said_after_a_renewal_comes_with_the_new_certificate(members: Members) -> None:
+    identity = members.identity("node")
+    service = members.start("node", [], identity=identity, lease_s=60.0)
+    members.identity("node")
+    identity.reload()
+    shown = read_certificate(identity.certificate).public_bytes(Encoding.DER)
+    assert service.say(Kind.VOTE, b"x", b"", 3600).certificate == shown
