@@ -1,9 +1,10 @@
 """Specialists become one distribution here: weights from the past, a mixture of the present, and the bounds
 on both.
 
-What must not happen in this room: loading or running a model (it sees log-probabilities only), using a token
-before it was predicted (``Weights.run`` gives the weights *before* token t), and any promise that the mixture
-does at least as well as the best specialist. That is not true of any combiner here; ``bounds`` holds what is.
+What must not happen in this room: loading or running a model (it sees logits and log-probabilities only),
+using a token before it was predicted (``Weights.run`` gives the weights *before* token t), and any promise
+that the mixture does at least as well as the best specialist. That is not true of any combiner here;
+``bounds`` holds what is.
 
 Bets: b004 (the inequalities, on every token), b018 (responsibilities are the Bayes update), b055 (logit
 ensemble).
@@ -22,7 +23,7 @@ from sharedllm.combiner.bounds import (
     tolerance,
 )
 from sharedllm.combiner.combiner import Combiner
-from sharedllm.combiner.mixture import mixture, token_log_probabilities
+from sharedllm.combiner.mixture import Blend, blended, mixture, token_log_probabilities
 from sharedllm.combiner.product import geometric_mean, power_mean, product, raw_sum
 from sharedllm.combiner.pruning import (
     Course,
@@ -38,6 +39,7 @@ from sharedllm.combiner.weights import Bayes, FixedShare, Static, Uniform, Weigh
 
 __all__ = [
     "Bayes",
+    "Blend",
     "Combiner",
     "Course",
     "FixedShare",
@@ -51,6 +53,7 @@ __all__ = [
     "Uniform",
     "Weights",
     "best_switching",
+    "blended",
     "by_rule",
     "fixed_share_price",
     "fixed_share_slack",

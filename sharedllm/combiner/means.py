@@ -16,12 +16,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["log_mean"]
+__all__ = ["least_sum", "log_mean"]
 
 # below this order the mean is the geometric one to the last bit, and r times a logarithm may underflow
 _NEGLIGIBLE = 1e-100
 # from this order on, dividing by it magnifies what rounds at the size of one no more than fourfold
 _SMALL = 0.25
+
+
+def least_sum(dtype: torch.dtype) -> float:
+    """Say from where on a sum of weighted probabilities has lost nothing by underflow."""
+    numbers = torch.finfo(dtype)
+    return numbers.tiny / numbers.eps**2
 
 
 def log_mean(logp: Tensor, logw: Tensor, r: float) -> Tensor:
@@ -46,8 +52,7 @@ def log_mean(logp: Tensor, logw: Tensor, r: float) -> Tensor:
         # the sum is near one, and would round its excess away
         total, least, logarithm = scaled.expm1_().mul_(w).sum(0), -0.5, torch.log1p_
     else:
-        numbers = torch.finfo(logp.dtype)
-        total, least, logarithm = scaled.exp_().mul_(w).sum(0), numbers.tiny / numbers.eps**2, torch.log_
+        total, least, logarithm = scaled.exp_().mul_(w).sum(0), least_sum(logp.dtype), torch.log_
     # too small: what has underflowed or cancelled may matter; negated, so that NaN counts
     small = ~(total > least) if total.numel() and not bool(total.amin() > least) else None
     log_total = logarithm(total)

@@ -2,18 +2,30 @@
 distribution.
 
 Shapes: ``logp_NTV`` or ``a_NT`` (``a_i,t = log p_i(x_t)``, nats); weights ``logw_N`` (the same at each token)
-or ``logw_NT``. Source: DESIGN §5; KALAVAI (arXiv 2603.22755) for federations; bet b004.
+or ``logw_NT``. Whoever serves has the logits of one token: ``blended`` mixes those with one exponential per
+entry, in a fifth of the time that ``log_softmax`` and ``mixture`` take. Source: DESIGN §5; KALAVAI (arXiv
+2603.22755) for federations; bet b004.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from sharedllm.combiner.means import log_mean
+from sharedllm.combiner.means import least_sum, log_mean
 from sharedllm.errors import BadMixture
 
-__all__ = ["check_log_probabilities", "check_weights", "mixture", "token_log_probabilities"]
+__all__ = [
+    "Blend",
+    "blended",
+    "check_log_probabilities",
+    "check_weights",
+    "mixture",
+    "token_log_probabilities",
+]
 
 # Rounded weights may miss one by this much (fp32, some hundred specialists); more is a mistake of the caller.
 WEIGHT_SUM_TOLERANCE = 1e-4
@@ -33,6 +45,50 @@ def mixture(logp: Tensor, logw: Tensor) -> Tensor:
         )
     check_weights(logw)
     return log_mean(logp, logw, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """The mixture ``m_V`` of what specialists say of the next token, nats, fp64, and how it was made:
+    ``log p_i = logits_i − z_i``."""
+
+    m_V: Tensor
+    logits: tuple[Tensor, ...]
+    z_N: Tensor
+
+    def evidence(self, token: int) -> Tensor:
+        """Give ``a_N = log p_i(token)``."""
+        return torch.stack([logits_V[token] for logits_V in self.logits]).to(torch.float64) - self.z_N
+
+
+def blended(logits: Sequence[Tensor], logw_N: Tensor) -> Blend:
+    """Mix N specialists' ``logits_V`` of one token: ``mixture`` of their log-softmax in fp64, in one pass.
+
+    *Covered*: what ``mixture`` covers, to a few ulps of one and half an ulp at the size of the outcome; no
+    bit depends on how logits lie in memory. Raises ``BadMixture`` as ``mixture`` does.
+    """
+    if not logits or logw_N.shape != (len(logits),):
+        raise BadMixture(
+            f"Weights of shape {tuple(logw_N.shape)} do not match {len(logits)} specialists' logits; give "
+            "one weight for each."
+        )
+    check_weights(logw_N)
+    logw_N = logw_N.to(torch.float64)
+    total_V, z = torch.zeros_like(logits[0], dtype=torch.float64), []
+    for logits_V, logw in zip(logits, logw_N, strict=True):
+        pivot = logits_V.amax().to(torch.float64)
+        p_V = logits_V.to(torch.float64, copy=True).sub_(pivot).exp_()
+        sum_p = p_V.sum()
+        z.append(pivot + sum_p.log())
+        if logw > -torch.inf:  # else it may say anything
+            total_V.add_(p_V, alpha=float(logw.exp() / sum_p))
+    z_N = torch.stack(z)
+    m_V, least = total_V.log(), least_sum(torch.float64)
+    if not bool(total_V.amin() > least):
+        small = ~(total_V > least)  # negated, so that NaN counts
+        logp_NS = torch.stack([logits_V[small] for logits_V in logits]).to(torch.float64) - z_N[:, None]
+        m_V[small] = mixture(logp_NS, logw_N)
+    return Blend(m_V, tuple(logits), z_N)
 
 
 def token_log_probabilities(logp_NTV: Tensor, tokens_T: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor
 from sharedllm.attribution import billionths, rows
 from sharedllm.attribution.log import Log
 from sharedllm.attribution.receipts import verify
-from sharedllm.combiner import FixedShare, mixture
+from sharedllm.combiner import FixedShare, blended
 from sharedllm.model import Transformer
 from sharedllm.nodes.identity import NodeKey
 from sharedllm.nodes.primary.audit import AuditHead, Auditor
@@ -97,14 +97,13 @@ class Choir:
         said, times_s = [], [time.perf_counter()]
         noting = audit.begin(number, self) if audit is not None else None
         for at in range(tokens + rest):
-            logp_NV = logits_NV.double().log_softmax(-1)
             logw_N = weights.logw_N
-            m_V = mixture(logp_NV, logw_N)
-            token = int(m_V.argmax())
-            a_N = logp_NV[:, token]
+            blend = blended(logits_NV.unbind(), logw_N)
+            token = int(blend.m_V.argmax())
+            a_N = blend.evidence(token)
             (logw_N + a_N).softmax(0).tolist()  # the shares that a reader is sent with the token
             if noting is not None and at < tokens:
-                noting.token(token, a_N, logw_N, m_V[token])
+                noting.token(token, a_N, logw_N, blend.m_V[token])
                 if at == tokens - 1:
                     noting.end("length")
             weights.observe(a_N)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sharedllm.attribution import reconcile
 from sharedllm.combiner import (
     Bayes,
     Combiner,
@@ -20,6 +21,7 @@ from sharedllm.combiner import (
     Static,
     Uniform,
     Weights,
+    blended,
     mixture,
     power_mean,
     product,
@@ -131,3 +133,31 @@ def test_a_veto_of_everything_ends_products_alone():
     assert mixture(logp_NV, Uniform(2).logw_N).exp().tolist() == pytest.approx([0.5, 0.5])
     with pytest.raises(BadMixture, match="veto"):
         product(logp_NV)
+
+
+@steady
+@given(seeds, st.integers(1, 6), st.sampled_from([torch.float32, torch.float64]), st.sampled_from([1.0, 1e3]))
+def test_blended_logits_are_the_mixture_of_their_distributions(seed, n, dtype, uneven):
+    generator = torch.Generator().manual_seed(seed)
+    logits_NV = (hostile(seed, n, 40) + 7).to(dtype)
+    logw_N = (uneven * torch.randn(n, generator=generator, dtype=torch.float64)).log_softmax(0)
+    logp_NV = logits_NV.double().log_softmax(-1)
+    blend, mixed_V = blended(logits_NV.unbind(), logw_N), mixture(logp_NV, logw_N)
+    allowed = 1e-14 + 4 * torch.finfo(torch.float64).eps * mixed_V.abs().nan_to_num(posinf=0.0)
+    assert bool(((blend.m_V == mixed_V) | ((blend.m_V - mixed_V).abs() <= allowed)).all())
+    for token in range(40):
+        off_N = blend.evidence(token) - logp_NV[:, token]
+        assert bool((off_N.nan_to_num(nan=0.0).abs() <= 4e-12).all())
+
+
+@steady
+@given(seeds, st.integers(1, 6))
+def test_the_ledger_of_what_was_blended_adds_up(seed, n):
+    generator = torch.Generator().manual_seed(seed)
+    logits = [6 * torch.randn(500, generator=generator) for _ in range(n)]
+    logw_N = torch.randn(n, generator=generator, dtype=torch.float64).log_softmax(0)
+    blend = blended(logits, logw_N)
+    a_NT = torch.stack([blend.evidence(token) for token in range(500)], 1)
+    residuals_T = reconcile(a_NT, logw_N[:, None].expand(-1, 500), blend.m_V).residuals()
+    assert float(residuals_T.max()) <= 1e-12
+    assert float(blend.m_V.logsumexp(0).abs()) <= 1e-14

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sharedllm.combiner import Static, Uniform, mixture, token_log_probabilities, token_slack
+from sharedllm.combiner import Static, Uniform, blended, mixture, token_log_probabilities, token_slack
 from sharedllm.errors import BadMixture
 
 
@@ -76,3 +76,32 @@ def test_a_vocabulary_without_its_tokens_is_refused():
 
 def test_equal_specialists_leave_static_weights_uniform():
     assert torch.equal(Static.fit(torch.full((3, 5), -2.0)).logw_N, Uniform(3).logw_N)
+
+
+def test_blended_logits_of_weights_that_do_not_fit_are_refused():
+    with pytest.raises(BadMixture, match="2 specialists' logits"):
+        blended([torch.zeros(3), torch.zeros(3)], Uniform(3).logw_N)
+    with pytest.raises(BadMixture, match="sum to one"):
+        blended([torch.zeros(3), torch.zeros(3)], torch.zeros(2))
+
+
+def test_blending_leaves_logits_in_double_precision_as_they_were():
+    logits = [torch.randn(7, dtype=torch.float64) for _ in range(2)]
+    before = [logits_V.clone() for logits_V in logits]
+    blended(logits, Uniform(2).logw_N)
+    assert all(torch.equal(*pair) for pair in zip(logits, before, strict=True))
+
+
+def test_whoever_weighs_nothing_may_say_nan_and_anybody_else_may_not():
+    logits = [torch.zeros(4), torch.full((4,), math.nan)]
+    silent = blended(logits, torch.tensor([0.0, -math.inf]))
+    assert silent.m_V.tolist() == pytest.approx([-math.log(4)] * 4, abs=1e-15)
+    assert bool(blended(logits, Uniform(2).logw_N).m_V.isnan().all())
+
+
+def test_what_is_blended_does_not_depend_on_how_logits_lie_in_memory():
+    logits_NV = torch.randn(3, 1001)
+    strided_NV = torch.empty(1001, 3).T.copy_(logits_NV)
+    a, b = (blended(rows.unbind(), Uniform(3).logw_N) for rows in (logits_NV, strided_NV))
+    assert torch.equal(a.m_V, b.m_V)
+    assert torch.equal(a.z_N, b.z_N)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sharedllm.attribution import log_shares
-from sharedllm.combiner import mixture
+from sharedllm.combiner import Blend
 from sharedllm.model import Sampling, Tokenizer
 from sharedllm.nodes.api.service import Ask
 from sharedllm.nodes.errors import NoPipeline
@@ -45,13 +45,14 @@ class Explaining:
             traced, logits_V = self._traced(parts[0], prompt + said, token)
             more: dict[str, Any] = {"responsibilities": [], "members": []}
             return self._outcome(token, torch.log_softmax(logits_V, dim=-1)) | traced | more
-        logp_NV, logw_N = self._weighed(parts, prompt, said)
-        shares = log_shares(logp_NV[:, token, None], logw_N[:, None])
+        blend, logw_N = self._weighed(parts, prompt, said)
+        a_N = blend.evidence(token)
+        shares = log_shares(a_N[:, None], logw_N[:, None])
         responsibilities = [
             {
                 "name": part.name,
                 "share": float(shares.responsibility_NT[i, 0]),
-                "logprob": float(logp_NV[i, token]),
+                "logprob": float(a_N[i]),
                 "weight": float(logw_N[i].exp()),
                 "evidence": float(shares.evidence_NT[i, 0]),
                 "prior": float(shares.prior_NT[i, 0]),
@@ -61,7 +62,7 @@ class Explaining:
         members = [{"name": part.name, **self._traced(part, prompt + said, token)[0]} for part in parts]
         leading = int(shares.responsibility_NT[:, 0].argmax())
         return {
-            **self._outcome(token, mixture(logp_NV, logw_N)),
+            **self._outcome(token, blend.m_V),
             **{key: members[leading][key] for key in ("embedding", "contributions", "total")},
             "leading": parts[leading].name,
             "responsibilities": responsibilities,
@@ -88,8 +89,8 @@ class Explaining:
 
     def _weighed(
         self, parts: Tokens[Part], prompt: tuple[int, ...], said: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """What each member thought of the next token, and its weight: ``logp_NV``, ``logw_N``."""
+    ) -> tuple[Blend, Tensor]:
+        """What the members thought of the next token, and how much each weighed: ``logw_N``."""
         ask = Ask(prompt, _ONE)
         sequences = self._begin(ask, parts)
         for sequence in sequences:

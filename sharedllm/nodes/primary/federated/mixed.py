@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sharedllm.combiner import FixedShare, mixture
+from sharedllm.combiner import Blend, FixedShare, blended
 from sharedllm.nodes.primary.sequence import Sequence, Telling
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Mixed:
             if not self._carried:
                 self.weights.carry(torch.stack([_joined(s.scores) for s in self._sequences]))
                 self._carried = True
-            self._weighed(torch.stack(logits).double().log_softmax(-1))
+            self._weighed(blended(logits, self.weights.logw_N))
 
     def cancel(self) -> None:
         """End it, wherever it is."""
@@ -89,15 +89,14 @@ class Mixed:
         if self._let_go():
             self.telling.fail(error)
 
-    def _weighed(self, logp_NV: Tensor) -> None:
+    def _weighed(self, blend: Blend) -> None:
         """Choose the next token from what all members said, and pass it on."""
         logw_N = self.weights.logw_N
-        m_V = mixture(logp_NV, logw_N)
-        token = self.telling.choose(m_V)
-        a_N = logp_NV[:, token]
+        token = self.telling.choose(blend.m_V)
+        a_N = blend.evidence(token)
         self.weights.observe(a_N)
         most = min(sequence.most for sequence in self._sequences)
-        self.telling.say(token, m_V, most, (a_N, logw_N))
+        self.telling.say(token, blend.m_V, most, (a_N, logw_N))
         if self.telling.finish_reason:
             self._let_go()
         elif not self._over:
@@ -123,16 +122,16 @@ class Weighed(Mixed):
 
     def __init__(self, telling: Telling, members: Several[Member]) -> None:
         super().__init__(telling, members)
-        self.done: concurrent.futures.Future[tuple[Tensor, Tensor]] = concurrent.futures.Future()
+        self.done: concurrent.futures.Future[tuple[Blend, Tensor]] = concurrent.futures.Future()
 
     def fail(self, error: Exception) -> None:
         """End with a sentence, which ``done`` raises."""
         if self._let_go():
             self.done.set_exception(error)
 
-    def _weighed(self, logp_NV: Tensor) -> None:
+    def _weighed(self, blend: Blend) -> None:
         if self._let_go():
-            self.done.set_result((logp_NV, self.weights.logw_N))
+            self.done.set_result((blend, self.weights.logw_N))
 
 
 def _joined(scores: list[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedllm.combiner import FixedShare, mixture
+from sharedllm.combiner import Blend, FixedShare, blended, mixture
 from sharedllm.model import Sampling, Tokenizer, Transformer
 from sharedllm.nodes.api.service import Ask
 from sharedllm.nodes.primary import Sequence
@@ -50,15 +50,15 @@ def test_two_rings_say_what_the_mixture_says_in_one_piece(ring: Place, tiny: Tra
 def test_the_same_logits_give_the_same_numbers_in_the_combiner(
     ring: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard_NV: list[Tensor] = []
+    heard: list[Blend] = []
     carried: list[Tensor] = []
     weighed = Mixed._weighed
 
-    def noted(self: Mixed, logp_NV: Tensor) -> None:
-        if not heard_NV:
+    def noted(self: Mixed, blend: Blend) -> None:
+        if not heard:
             carried.append(torch.stack([torch.cat(sequence.scores) for _, sequence in self.members]))
-        heard_NV.append(logp_NV)
-        weighed(self, logp_NV)
+        heard.append(blend)
+        weighed(self, blend)
 
     monkeypatch.setattr(Mixed, "_weighed", noted)
     serve(ring)
@@ -67,11 +67,14 @@ def test_the_same_logits_give_the_same_numbers_in_the_combiner(
     weights = FixedShare(len(NAMES), ALPHA).start()
     assert carried[0].shape == (len(NAMES), len(ASKED) - 1)
     weights.carry(carried[0])
-    for said, logp_NV in zip(told.said, heard_NV, strict=True):
-        m_V, a_N = mixture(logp_NV, weights.logw_N), logp_NV[:, said.token]
-        assert said.token == int(m_V.argmax())
+    for said, blend in zip(told.said, heard, strict=True):
+        again = blended(blend.logits, weights.logw_N)
+        logp_NV = torch.stack(blend.logits).double().log_softmax(-1)
+        a_N = again.evidence(said.token)
+        assert said.token == int(again.m_V.argmax())
         assert said.responsibilities == tuple((a_N + weights.logw_N).softmax(0).tolist())
-        assert said.logprob == pytest.approx(float(m_V[said.token]), abs=1e-12)
+        assert a_N.tolist() == pytest.approx(logp_NV[:, said.token].tolist(), abs=1e-12)
+        assert said.logprob == pytest.approx(float(mixture(logp_NV, weights.logw_N)[said.token]), abs=1e-12)
         weights.observe(a_N)
 
 
