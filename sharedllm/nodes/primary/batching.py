@@ -14,7 +14,9 @@ whoever came later, in every pipeline alike, so two mixtures never wait for each
 
 *Covered*: shared beginnings of prompts are computed once (whole chunks of prompts only, so that an answer
 does not depend on what was cached; only between requests that wear the same adapter), n answers to one
-prompt, cancelling at any moment. *Not covered*: fairness between clients beyond first come, first served.
+prompt, cancelling at any moment; more adapters than workers hold, all asked for without end (others begin
+while an adapter is on its way, but at most sixteen that wear one of their own). *Not covered*: fairness
+between clients beyond first come, first served.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from sharedllm.wire import Op, Segment
 __all__ = ["Batcher", "Step"]
 
 _ACTIVE = 64  # requests that are computed side by side
+_PASSES = 16  # so many that came later and wear adapters may begin before one whose adapter is on its way
 
 
 class Batcher:
@@ -125,10 +128,15 @@ class Batcher:
 
     def _admit(self) -> None:
         """Take requests off the queue while there is room for their prompts."""
+        passed: list[Sequence] = []
         for _, together in itertools.groupby(list(self.waiting), key=lambda s: s.number):
             group = list(together)
+            wearing = any(s.worn is not None for s in group)
             if any(s.worn is not None and s.worn.key not in self.worn for s in group):
-                continue  # its adapter is on its way to the workers
+                passed += group  # its adapter is on its way to the workers
+                continue
+            if wearing and any(s.passes >= _PASSES for s in passed):
+                continue  # its adapter must fall out of use
             if any(self._ahead(other, sequence) for other in self.active for sequence in group):
                 return  # what it shares with another is being computed; it waits to copy it
             if any(len(sequence.tokens) > self.share(sequence.company) for sequence in group):
@@ -139,6 +147,8 @@ class Batcher:
                     self.waiting.remove(sequence)
                     self.active.append(sequence)
                     self._begin(sequence)
+                for sequence in passed if wearing else ():
+                    sequence.passes += 1
             else:
                 return
 

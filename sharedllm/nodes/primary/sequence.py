@@ -167,7 +167,8 @@ class Sequence:
     is known as such. ``most`` is where the text must end: the model's context, or what the pipeline holds.
     ``trace``, if set, takes the logits and every layer's output at the last position, and no token is chosen.
     ``worn`` is the adapter that it wears. ``mixed`` chooses for it if it is a member of a mixture; ``number``
-    is then the same for all members, of which the same pipeline computes ``company``.
+    is then the same for all members, of which the same pipeline computes ``company``. ``passes`` counts who
+    came later and began earlier, wearing another adapter.
 
     What goes next follows from these numbers alone: chunks of the prompt, then rows. A request that moves to
     other workers begins at 0 again, and the same rule replays it.
@@ -181,7 +182,7 @@ class Sequence:
         self.telling = Telling(ask, tokenizer)
         self.slot: int | None = None
         self.fed = self.held = 0
-        self.life = 0
+        self.life = self.passes = 0
         self.company = 1
         self.worn: Worn | None = None
         self.mixed: Mixed | None = None
