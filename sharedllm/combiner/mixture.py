@@ -3,7 +3,7 @@ distribution.
 
 Shapes: ``logp_NTV`` or ``a_NT`` (``a_i,t = log p_i(x_t)``, nats); weights ``logw_N`` (the same at each token)
 or ``logw_NT``. Whoever serves has the logits of one token: ``blended`` mixes those with one exponential per
-entry, in a fifth of the time that ``log_softmax`` and ``mixture`` take. Source: DESIGN §5; KALAVAI (arXiv
+entry, in less than half the time of ``log_softmax`` and ``mixture``. Source: DESIGN §5; KALAVAI (arXiv
 2603.22755) for federations; bet b004.
 """
 
