@@ -58,8 +58,8 @@ class Mixing(Recording):
         own, newest = self._in_flight.get(frame.step), next(reversed(self._in_flight), frame.step)
         other = self._in_flight.get(newest)
         if own is not None and other is not None and len(own.step.readers) == len(other.step.readers):
-            mixed = dataclasses.replace(own.step, readers=other.step.readers)
-            back = dataclasses.replace(other.step, readers=own.step.readers)
+            mixed = dataclasses.replace(own.step, readers=other.step.readers, behind=other.step.behind)
+            back = dataclasses.replace(other.step, readers=own.step.readers, behind=own.step.behind)
             self._in_flight[newest] = dataclasses.replace(other, step=back)
             self._in_flight[frame.step] = dataclasses.replace(own, step=mixed)
         super()._result(ring, frame, arrived_s)

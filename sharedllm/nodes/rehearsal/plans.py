@@ -44,7 +44,8 @@ class Script:
         else:
             raise NoPipeline("No plan of this rehearsal is possible with the workers that live.")
         if request.get("dry"):
-            return {"spans": [[nodes[name], start, stop] for name, start, stop in plan], "token_s": 0.0}
+            spans = [[nodes[name], start, stop] for name, start, stop in plan]
+            return {"spans": spans, "token_s": 0.0, "spared": []}
         return self._reply(plan, secrets.token_hex(16))
 
     def report(self, pipeline: str, report: Mapping[str, Any], *, deadline_s: float = 0.0) -> None:
