@@ -114,9 +114,10 @@ def with_weights(sha256: str) -> Manifest | None:
         if manifest.weights_sha256 == sha256:
             return _from_artefact(manifest)
     for name in directory.names():
-        body = dataclasses.replace(directory.find(name).body, adapter=None)
-        if body.weights_sha256 == sha256 and is_whole(body):
-            return body
+        with contextlib.suppress(UnknownName, BadModelFile):
+            body = dataclasses.replace(directory.find(name).body, adapter=None)
+            if body.weights_sha256 == sha256 and is_whole(body):
+                return body
     return None
 
 

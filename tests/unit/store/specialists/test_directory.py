@@ -136,3 +136,10 @@ def test_a_model_whose_blob_is_gone_is_not_found_by_its_weights(signed: Signed) 
     specialists.publish("mine", signed)
     Blobs().path(signed.body.weights_sha256).unlink()
     assert store.with_weights(signed.body.weights_sha256) is None
+
+
+def test_a_damaged_manifest_hides_no_other_model(signed: Signed) -> None:
+    (store.home() / "specialists").mkdir(exist_ok=True)
+    (store.home() / "specialists" / "a-damaged-one.json").write_bytes(b"{}")
+    specialists.publish("whole", signed)
+    assert store.with_weights(signed.body.weights_sha256) == signed.body
