@@ -133,10 +133,8 @@ def _pieces(good: Verified, model: str | None) -> list[str]:
     if model is None:
         return [f"#{token}" for token in ids]
     from sharedllm import store
-    from sharedllm.model import Tokenizer
 
-    blob = store.Blobs().path(store.resolve(model).tokenizer_sha256)
-    tokenizer = Tokenizer.from_bytes(blob.read_bytes())
+    tokenizer = store.opened_tokenizer(store.resolve(model))
     return [repr(tokenizer.decode([token])) for token in ids]
 
 

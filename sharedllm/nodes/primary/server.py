@@ -17,7 +17,6 @@ import sharedllm
 from sharedllm import store
 from sharedllm.adapters import library
 from sharedllm.engines import Ends, kv_bytes_per_token
-from sharedllm.model import Tokenizer
 from sharedllm.nodes.api import create_app, make_server
 from sharedllm.nodes.coordinator.client import CoordinatorClient
 from sharedllm.nodes.coordinator.heartbeat import Heartbeat
@@ -81,8 +80,7 @@ def serve(settings: PrimarySettings) -> None:
     found = lineup(settings.model, settings.specialists)
     repertoire = _repertoire(settings, found, client, identity)
     auditor = Auditor(settings.state / "audit", identity.key)
-    blob = store.Blobs().path(found.base.tokenizer_sha256)
-    tokenizer = Tokenizer.from_bytes(blob.read_bytes())
+    tokenizer = store.opened_tokenizer(found.base)
     primary = Primary(repertoire, tokenizer, identity.id, settings.name, auditor)
     key = settings.api_key_file.read_text().strip() if settings.api_key_file else None
     started, urls = time.time(), [""]

@@ -20,7 +20,7 @@ from torch import Tensor
 from sharedllm import store
 from sharedllm.engines import BadStep, Ends, NotServed, Stage
 from sharedllm.errors import SharedLLMError
-from sharedllm.model import Sampling, Tokenizer
+from sharedllm.model import Sampling
 from sharedllm.nodes.identity import Authority, enrol
 from sharedllm.nodes.primary import CHUNK, Connect, Loop, Member, Model, Route, Routes
 from sharedllm.nodes.primary.batching import Step
@@ -135,8 +135,7 @@ class Rehearsal:
         undo.callback(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(0.0005)  # as workers and primaries do
         manifest = store.resolve(self._model)
-        blob = store.Blobs().path(manifest.tokenizer_sha256)
-        self._tokenizer = Tokenizer.from_bytes(blob.read_bytes())
+        self._tokenizer = store.opened_tokenizer(manifest)
         authority = Authority.load_or_create(folder / "authority")
         self.primary = enrol(authority, folder / "primary", "primary")
         proxies = undo.enter_context(_event_loop())
