@@ -24,9 +24,7 @@ def cite(text: str, entries: Mapping[str, Entry], root: str) -> str:
 
     def cited(found: re.Match[str]) -> str:
         rows = [_row(id, entries.get(id), root) for id in found[1].split()]
-        words = table(
-            "Bets on this, and their verdicts so far.", ("Bet", "Asked", "Verdict"), rows
-        )
+        words = table("Bets on this, and their verdicts so far.", ("Bet", "Asked", "Verdict"), rows)
         return fenced("{raw} html", str(words))
 
     return _CITING.sub(cited, text)

@@ -11,7 +11,6 @@ from sharedllm.adapters.personal import Plan, parts, refuse_tiny
 from sharedllm.corpus import Document
 from sharedllm.errors import BadText
 
-
 PLAN = Plan(window=320)
 
 
