@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from sharedllm.bets.decide import mark as mark_bet
 from sharedllm.bets.decide import register as register_bet
 from sharedllm.bets.ledger import REASONS, Ledger, registered, standing, verdict
 from sharedllm.bets.scaffold import scaffold
+from sharedllm.cli.signals import interrupted_by_signals
 from sharedllm.errors import BadBet, CatalogueTampered
 
 Name = Annotated[str, typer.Argument(help="The bet, such as b018.", metavar="BET")]
@@ -137,8 +137,7 @@ def run_(
     this = catalogue.bet(bet)
     chosen = _regime(this, regime)
     console.print(f"{this.id} in {chosen}, tier {tier}: {escape(this.editorial.title)}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: keep what there is, too
-    with console.status("starting …") as status:
+    with interrupted_by_signals(), console.status("starting …") as status:  # what there is, is kept
         result = run(
             catalogue,
             this,

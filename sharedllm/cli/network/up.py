@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sharedllm.cli.network.options import Memory, Model, Specialists, Threads, specialist_names
+from sharedllm.cli.signals import interrupted_by_signals
 from sharedllm.nodes.local import Federation, ProcessFailed
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -102,7 +102,7 @@ def up(
         threads=threads,
         say=_say,
     )
-    with _interrupted_by_signals(), _ending(federation):
+    with interrupted_by_signals(), _ending(federation):
         federation.up(before=lambda: _prepare(federation))
         _say("Sending the first token through the pipeline …")
         _say(federation.await_pipeline())
@@ -168,18 +168,6 @@ def _served(federation: Federation) -> str:
 
 def _has_display() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal do what Ctrl-C does."""
-    ways = (signal.SIGTERM, signal.SIGHUP)
-    before: list[Any] = [signal.signal(way, signal.default_int_handler) for way in ways]
-    try:
-        yield
-    finally:
-        for way, handler in zip(ways, before, strict=True):
-            signal.signal(way, handler)
 
 
 @contextlib.contextmanager

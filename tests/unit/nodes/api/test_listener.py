@@ -146,6 +146,7 @@ def test_a_token_is_sent_at_once(stand_in: StandIn) -> None:
 
 
 def test_a_signal_ends_the_server_and_lets_its_caller_end_the_rest(stand_in: StandIn) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     server = make_server(create_app(stand_in), ready=lambda _: os.kill(os.getpid(), signal.SIGTERM))
     server.run()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
