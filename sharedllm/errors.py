@@ -18,6 +18,7 @@ __all__ = [
     "BadReceipt",
     "BadRecipe",
     "BadText",
+    "BadUpdate",
     "BankFull",
     "CatalogueTampered",
     "DownloadFailed",
@@ -73,6 +74,10 @@ class BankFull(SharedLLMError):
 
 class BadRecipe(SharedLLMError):
     """A training recipe, or a checkpoint, does not fit what it is used with."""
+
+
+class BadUpdate(SharedLLMError):
+    """What a worker sends of its training is damaged, of another length, or not finite."""
 
 
 class BadText(SharedLLMError):
