@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,8 +11,15 @@ from sharedllm.cli.progress import showing
 
 Name = Annotated[str, typer.Argument(help="A known name, such as smollm2-135m.")]
 NameOrPath = Annotated[
-    str, typer.Argument(help="A known name, a GGUF file, a model folder, or a Hugging Face repository.")
+    str, typer.Argument(help="A known name, a GGUF or ternary file, a model folder, or a repository.")
 ]
+
+_SCHEME = "How trits are chosen: rounded, or planes (two trits for each weight)."
+_DESTROYED = (
+    "{name} was not trained with ternary weights, and rounding alone destroys such a model: SmolLM2-135M "
+    "goes from 1.2 to more than 5 bits per byte. Two planes lose less (--scheme planes), and least loses a "
+    "model that was trained to be ternary: sharedllm train toy --ternary."
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +29,7 @@ app = typer.Typer(
     "Examples:\n\n"
     "  sharedllm model list\n\n"
     "  sharedllm model fetch smollm2-135m\n\n"
+    "  sharedllm model export smollm2-135m --format ternary\n\n"
     '  sharedllm model generate smollm2-135m --chat "Name three rivers."',
 )
 
@@ -115,6 +124,45 @@ def generate(
     question = tokenizer.chat_tokens([{"role": "user", "content": prompt}]) if chat else prompt
     model.generate(loaded.model, tokenizer, [question], sampling, write)
     typer.echo()
+
+
+@app.command()
+def export(
+    name: NameOrPath,
+    form: Annotated[Literal["ternary"], typer.Option("--format", help="What to make of it.")] = "ternary",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write.  [default: the model's name, with .ternary]")
+    ] = None,
+    scheme: Annotated[str, typer.Option(help=_SCHEME)] = "rounded",
+    table: Annotated[
+        Literal["int8", "int4", "fp16", "fp32"], typer.Option(help="As what embedding and head are kept.")
+    ] = "int8",
+    documents: Annotated[
+        int, typer.Option(min=0, help="Held-out documents of each domain to read before and after; 0: none.")
+    ] = 4,
+) -> None:
+    """Write a model as one small file, and say its bytes beside what it has lost.
+
+    Example: sharedllm model export smollm2-135m --format ternary --out small.ternary
+    """
+    from sharedllm import store
+    from sharedllm.cli import exporting
+    from sharedllm.cli.progress import learning
+
+    with showing() as progress:
+        loaded = store.load(name, progress=progress)
+    path = out or Path(f"{loaded.manifest.name}.{form}")
+    ready = loaded.manifest.dtype == form
+    if scheme == "rounded" and not ready:
+        typer.echo(_DESTROYED.format(name=loaded.manifest.name), err=True)
+    with learning() as report:
+        exporting.write(loaded, scheme, table, path, report)
+        typer.echo(f"{path}: {path.stat().st_size:,} bytes, {store.sha256_of(path)}")
+        typer.echo("\n".join(exporting.parts(path)))
+        if documents:
+            models = {"before": loaded} if not ready else {}
+            models["after"] = store.load(path)
+            typer.echo("\n".join(exporting.losses(models, documents, report)))
 
 
 @app.command()

@@ -20,8 +20,10 @@ from sharedllm.store.packages import Progress
 if TYPE_CHECKING:
     from sharedllm.store.conversion import Loaded, keep_model, opened_ends, opened_span, opened_tokenizer
     from sharedllm.store.manifest import Manifest
+    from sharedllm.store.ternary.keeping import keep_ternary
     from sharedllm.store.zoo import (
         Known,
+        enter,
         export,
         load,
         names,
@@ -41,9 +43,11 @@ __all__ = [
     "cached",
     "canonical_json",
     "collect",
+    "enter",
     "export",
     "home",
     "keep_model",
+    "keep_ternary",
     "load",
     "names",
     "opened_ends",
@@ -60,6 +64,7 @@ __all__ = [
 _WITH_TORCH = {
     "Loaded": "conversion",
     "keep_model": "conversion",
+    "keep_ternary": "ternary.keeping",
     "Manifest": "manifest",
     "opened_ends": "conversion",
     "opened_span": "conversion",

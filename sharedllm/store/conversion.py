@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -22,12 +22,22 @@ from sharedllm.errors import BadModelFile
 from sharedllm.model.config import Config
 from sharedllm.model.tokenizer import Tokenizer
 from sharedllm.model.transformer import Span, Transformer
-from sharedllm.store import safetensors
+from sharedllm.store import safetensors, ternary
 from sharedllm.store.blobs import Blobs, Sink
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
 
-__all__ = ["Loaded", "is_whole", "keep", "keep_model", "opened", "opened_tokenizer", "refuse_nan"]
+__all__ = [
+    "Loaded",
+    "described",
+    "empty",
+    "is_whole",
+    "keep",
+    "keep_model",
+    "opened",
+    "opened_tokenizer",
+    "refuse_nan",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +55,7 @@ def keep(name: str, source: Source, dtype: torch.dtype, progress: Progress | Non
     One tensor is in memory at a time. Raises ``BadModelFile`` or ``WriteFailed``, leaving nothing.
     """
     shapes = {key: shape for key, (shape, _) in source.tensors.items()}
-    _empty(source.config, shapes, name)
+    empty(source.config, shapes, name)
     if source.tokenizer.vocab_size > source.config.vocab_size:
         raise BadModelFile(
             f"{name} has a tokenizer of {source.tokenizer.vocab_size} tokens, but embeddings for "
@@ -69,15 +79,28 @@ def keep(name: str, source: Source, dtype: torch.dtype, progress: Progress | Non
     blobs = Blobs()
     weights, tokenizer = blobs.put(write), blobs.put_bytes(source.tokenizer.to_bytes())
     hashes = {"weights": weights, "tokenizer": tokenizer}
+    kind = str(dtype).removeprefix("torch.")
+    return described(name, source.config, hashes, kind, source.licence, source.provenance)
+
+
+def described(
+    name: str,
+    config: Config,
+    hashes: Mapping[str, str],
+    dtype: str,
+    licence: str,
+    provenance: Mapping[str, Any],
+) -> Manifest:
+    """The manifest of two blobs that are in the store: ``hashes`` of ``weights`` and ``tokenizer``."""
     return Manifest(
         name=name,
-        config=source.config,
-        tokenizer_sha256=tokenizer,
-        weights_sha256=weights,
-        sizes={kind: blobs.path(sha256).stat().st_size for kind, sha256 in hashes.items()},
-        dtype=str(dtype).removeprefix("torch."),
-        licence=source.licence,
-        provenance=source.provenance,
+        config=config,
+        tokenizer_sha256=hashes["tokenizer"],
+        weights_sha256=hashes["weights"],
+        sizes={kind: Blobs().path(sha256).stat().st_size for kind, sha256 in hashes.items()},
+        dtype=dtype,
+        licence=licence,
+        provenance=provenance,
     )
 
 
@@ -108,10 +131,9 @@ def opened(manifest: Manifest) -> Loaded:
 
     Raises ``BadModelFile`` if a blob is missing, cut short, or not what the manifest says.
     """
-    tensors = _mapped(manifest)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    model = _empty(manifest.config, shapes, manifest.name)
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    weights = _mapped(manifest)
+    model = empty(manifest.config, weights.shapes, manifest.name)
+    model.load_state_dict({name: weights.restored(name) for name in weights.shapes}, assign=True)
     return Loaded(model.eval(), opened_tokenizer(manifest), manifest)
 
 
@@ -146,23 +168,44 @@ def opened_ends(manifest: Manifest) -> dict[str, torch.Tensor]:
 
 def _chosen(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """The tensors of these names, in fp32. Raises ``BadModelFile`` for one that is missing or misshapen."""
-    tensors = _mapped(manifest)
+    weights = _mapped(manifest)
     for name, expected in shapes.items():
-        if name not in tensors:
+        if name not in weights.shapes:
             raise BadModelFile(f"{manifest.name} holds no {name}. Fetch or train the model again.")
-        if tensors[name].shape != expected:
+        if weights.shapes[name] != expected:
             raise BadModelFile(
-                f"Tensor {name} of {manifest.name} has the shape {tuple(tensors[name].shape)}, but its "
+                f"Tensor {name} of {manifest.name} has the shape {weights.shapes[name]}, but its "
                 f"configuration says {expected}. Fetch or train the model again."
             )
-    return {name: tensors[name].float() for name in shapes}
+    return {name: weights.restored(name) for name in shapes}
 
 
-def _mapped(manifest: Manifest) -> dict[str, torch.Tensor]:
+class _Weights(Protocol):
+    """The shapes of a file's weights, and each in fp32 when it is asked for."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def restored(self, name: str) -> torch.Tensor: ...
+
+
+class _Plain:
+    """``_Weights`` of a file that holds them as they are; fp32 ones stay mapped."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._tensors = tensors
+
+    def restored(self, name: str) -> torch.Tensor:
+        return self._tensors[name].float()
+
+
+def _mapped(manifest: Manifest) -> _Weights:
     faults = _faults(manifest)
     if faults:
         raise BadModelFile(f"{manifest.name} can't be loaded: {faults[0]} Fetch or train the model again.")
-    return safetensors.read_tensors(Blobs().hold(manifest.weights_sha256))
+    path = Blobs().hold(manifest.weights_sha256)
+    return ternary.read(path) if manifest.dtype == ternary.DTYPE else _Plain(safetensors.read_tensors(path))
 
 
 def refuse_nan(name: str, tensor: torch.Tensor, where: str) -> None:
@@ -189,7 +232,7 @@ def _faults(manifest: Manifest) -> list[str]:
     return faults
 
 
-def _empty(config: Config, shapes: Mapping[str, tuple[int, ...]], where: str) -> Transformer:
+def empty(config: Config, shapes: Mapping[str, tuple[int, ...]], where: str) -> Transformer:
     """Build the model without memory, once the tensors are known to be those that it has places for."""
     if config.layers > len(shapes):
         raise BadModelFile(

@@ -9,11 +9,12 @@ there is. *Not covered*: a file that somebody truncates while it is mapped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,18 @@ import torch
 from sharedllm.errors import BadModelFile
 from sharedllm.store.blobs import Sink
 
-__all__ = ["Entry", "read_header", "read_tensors", "write"]
+__all__ = [
+    "Entry",
+    "Layout",
+    "header",
+    "read_header",
+    "read_header_bytes",
+    "read_metadata",
+    "read_tensors",
+    "write",
+]
+
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 _HEADER_CEILING_BYTES = 100_000_000  # as the reference implementation
 _ALIGNMENT_BYTES = 64
@@ -53,15 +65,37 @@ class Entry:
 
 def read_header(path: Path) -> dict[str, Entry]:
     """Read and check the header. Raises ``BadModelFile``; allocates no more than the header itself."""
-    try:
+    raw = read_header_bytes(path)
+    with _whole(path):
+        return _entries(json.loads(raw[8:]), len(raw), path.stat().st_size)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read what the header says besides its tensors. Raises ``BadModelFile``."""
+    raw = read_header_bytes(path)
+    with _whole(path):
+        metadata = json.loads(raw[8:]).get("__metadata__", {})
+        if any(not isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata hold something that is no text")
+        return dict(metadata)
+
+
+def read_header_bytes(path: Path) -> bytes:
+    """Read the length and the header, as they are in the file. Raises ``BadModelFile``."""
+    with _whole(path):
         size = path.stat().st_size
         with path.open("rb") as file:
             first = file.read(8)
             length = struct.unpack("<Q", first)[0] if len(first) == 8 else None
             if length is None or length > min(size - 8, _HEADER_CEILING_BYTES):
                 raise ValueError(f"its {size} bytes are too few for the header they announce")
-            header = json.loads(file.read(length))
-        return _entries(header, 8 + length, size)
+            return first + file.read(length)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadModelFile(
             f"{path} is not a whole safetensors file ({error}); download or save it again."
@@ -108,19 +142,9 @@ def _view(whole: torch.Tensor, entry: Entry) -> torch.Tensor:
     return raw.view(entry.dtype).view(entry.shape)
 
 
-def write(
-    sink: Sink, layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], tensors: Iterable[torch.Tensor]
-) -> None:
+def write(sink: Sink, layout: Layout, tensors: Iterable[torch.Tensor]) -> None:
     """Write tensors one after the other, as ``layout`` orders them, so that one is in memory at a time."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for name, (dtype, shape) in layout.items():
-        end = at + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": _TAGS[dtype], "shape": list(shape), "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
-    sink.write(struct.pack("<Q", len(text)) + text)
+    sink.write(header(layout, {"format": "pt"}))
     for (name, (dtype, shape)), tensor in zip(layout.items(), tensors, strict=True):
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise ValueError(
@@ -128,3 +152,16 @@ def write(
             )
         if tensor.numel():
             sink.write(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def header(layout: Layout, metadata: Mapping[str, str]) -> bytes:
+    """The beginning of a file whose tensors lie as ``layout`` orders them: length and header."""
+    facts: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, (dtype, shape) in layout.items():
+        end = at + math.prod(shape) * dtype.itemsize
+        facts[name] = {"dtype": _TAGS[dtype], "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(facts, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT_BYTES)
+    return struct.pack("<Q", len(text)) + text

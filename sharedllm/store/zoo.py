@@ -21,15 +21,16 @@ import torch
 from sharedllm.errors import BadModelFile, UnknownName
 from sharedllm.model.tokenizer import Tokenizer
 from sharedllm.model.transformer import Transformer
-from sharedllm.store import atomic, gguf, huggingface, packages
+from sharedllm.store import atomic, gguf, huggingface, packages, ternary
 from sharedllm.store.blobs import Blobs
 from sharedllm.store.cache import home, sha256_of
 from sharedllm.store.conversion import Loaded, is_whole, keep, keep_model, opened, refuse_nan
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
 from sharedllm.store.specialists import directory
+from sharedllm.store.ternary.keeping import take
 
-__all__ = ["Known", "export", "load", "names", "resolve", "save", "verify", "with_weights"]
+__all__ = ["Known", "enter", "export", "load", "names", "resolve", "save", "verify", "with_weights"]
 
 _CONVERTER = 1  # raise it when conversions come out differently: older results are then not used
 _ARTEFACTS = Path(__file__).parent / "artefacts"
@@ -73,7 +74,7 @@ class Known:
 
 
 def load(name_or_path: str | Path, *, progress: Progress | None = None) -> Loaded:
-    """Make a live fp32 model of a known name, a GGUF file, a model folder, or a Hugging Face repository.
+    """Make a live fp32 model of a known name, a GGUF or ternary file, a model folder, or a repository.
 
     Its weights are mapped copy-on-write: changing them changes this process only. ``progress`` is told about
     a download and a conversion. Raises ``UnknownName``, ``BadModelFile``, ``DownloadFailed``,
@@ -135,14 +136,23 @@ def save(
     ``provenance`` is a summary in JSON values: the manifest must stay < 4 KB (``ValueError``). Raises
     ``UnknownName`` for a name that can't be used, ``BadModelFile`` for NaN or infinity, ``WriteFailed``.
     """
+    _refuse_name(name)
+    return enter(keep_model(name, model, tokenizer, licence=licence, provenance=provenance, dtype=dtype))
+
+
+def enter(manifest: Manifest) -> Manifest:
+    """Let ``load`` find what ``keep_ternary`` or ``keep_model`` stored, by its manifest's name."""
+    _refuse_name(manifest.name)
+    atomic.write_bytes(home() / "models" / f"{manifest.name}.json", manifest.to_bytes())
+    return manifest
+
+
+def _refuse_name(name: str) -> None:
     if not _NAME.fullmatch(name) or name in _PACKAGES:
         raise UnknownName(
             f"{name!r} can't name a saved model; use up to 64 lower-case letters, digits, dots, dashes and "
             f"underscores, and none of: {', '.join(_PACKAGES)}."
         )
-    manifest = keep_model(name, model, tokenizer, licence=licence, provenance=provenance, dtype=dtype)
-    atomic.write_bytes(home() / "models" / f"{name}.json", manifest.to_bytes())
-    return manifest
 
 
 def export(name: str, folder: Path) -> list[Path]:
@@ -213,7 +223,7 @@ def _from_package(name: str, package: _Package, progress: Progress | None) -> Ma
         source = gguf.read(blobs.path(sha256))
         return dataclasses.replace(source, licence=package.licence, provenance=provenance)
 
-    return _converted(name, _package_key(package), read, progress)
+    return _converted(_package_key(package), lambda: keep(name, read(), torch.float32, progress))
 
 
 def _from_artefact(manifest: Manifest) -> Manifest:
@@ -240,24 +250,27 @@ def _from_path(name_or_path: str | Path, progress: Progress | None) -> Manifest:
     else:
         raise UnknownName(
             f"There is no model {str(name_or_path)!r}. Known names: "
-            f"{', '.join(known.name for known in names())}; or give the path of a GGUF file, or of a folder "
-            "with config.json and safetensors."
+            f"{', '.join(known.name for known in names())}; or give the path of a GGUF file, of a ternary "
+            "file, or of a folder with config.json and safetensors."
         )
 
-    def read_and_hash() -> Source:
+    name = path.stem if path.is_file() else path.name
+
+    def convert() -> Manifest:
+        if path.is_file() and ternary.is_ternary(path):
+            return take(name, path)
         source = read(path)
         hashes = {file.name: sha256_of(file) for file in files}
         of_all = hashes[path.name] if path.is_file() else sha256_of(hashes)
-        return dataclasses.replace(source, provenance={**source.provenance, "source_sha256": of_all})
+        source = dataclasses.replace(source, provenance={**source.provenance, "source_sha256": of_all})
+        return keep(name, source, torch.float32, progress)
 
     # hashing gigabytes at every load would cost more than the load: an unchanged size and time must do
     stamp = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    return _converted(path.stem if path.is_file() else path.name, {"files": stamp}, read_and_hash, progress)
+    return _converted({"files": stamp}, convert)
 
 
-def _converted(
-    name: str, key: dict[str, Any], read: Callable[[], Source], progress: Progress | None
-) -> Manifest:
+def _converted(key: dict[str, Any], convert: Callable[[], Manifest]) -> Manifest:
     """Return the manifest kept for ``key``; convert if there is none or its blobs are gone."""
     place = _place(key)
     manifest = _kept(place)
@@ -265,7 +278,7 @@ def _converted(
         with atomic.locked(home() / "locks" / f"converted-{place.stem}"):
             manifest = _kept(place)
             if manifest is None:
-                manifest = keep(name, read(), torch.float32, progress)
+                manifest = convert()
                 atomic.write_bytes(place, manifest.to_bytes())
     return manifest
 
