@@ -50,9 +50,10 @@ def two_planes(
 
 def restored(trits_XOI: Tensor, scales_XOG: Tensor) -> Tensor:
     """The fp32 weights that trits and scales stand for, each exactly −s, 0 or s."""
-    groups = scales_XOG.shape[-1]
-    grouped_XOGJ = trits_XOI.float().view(*trits_XOI.shape[:-1], groups, -1)
-    return (grouped_XOGJ * scales_XOG.float()[..., None]).view(trits_XOI.shape)
+    # a tensor of its own, so that it may be multiplied in place: half the memory traffic
+    weight_XOI = trits_XOI.to(torch.float32, copy=True).contiguous()
+    weight_XOI.view(*trits_XOI.shape[:-1], scales_XOG.shape[-1], -1).mul_(scales_XOG.float()[..., None])
+    return weight_XOI
 
 
 @torch.no_grad()
@@ -74,6 +75,7 @@ def exact(weight_XOI: Tensor, *, group: int | None = None) -> tuple[Tensor, Tens
 
 
 def grouped(weight_XOI: Tensor, group: int | None) -> Tensor:
+    """A row's inputs group by group: ``[…, O, G, J]``. Raises ``ValueError`` if groups don't divide a row."""
     inputs = weight_XOI.shape[-1]
     size = inputs if group is None else group
     if not 1 <= size <= inputs or inputs % size:
@@ -103,6 +105,7 @@ def _optimal(magnitudes_XOGJ: Tensor) -> Tensor:
 
 
 def fit_for_fp16(scales: Tensor) -> Tensor:
+    """Scales rounded to what fp16 holds, in fp32. Raises ``BadModelFile`` for NaN and what is beyond it."""
     fitted = scales.half().float()
     if not bool(fitted.isfinite().all()):
         raise BadModelFile(

