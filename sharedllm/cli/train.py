@@ -12,10 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from sharedllm.cli.diloco import EXAMPLES, diloco
 from sharedllm.errors import BadRecipe
-from sharedllm.store import atomic, canonical_json, home
+from sharedllm.store import atomic, canonical_json, home, load
 from sharedllm.training import (
-    BASES,
+    THIRTY_M,
+    THIRTY_M_TERNARY,
+    TOY,
+    TOY_TERNARY,
     Prepared,
     Recipe,
     budget_for,
@@ -36,8 +40,11 @@ app = typer.Typer(
     "Examples:\n\n"
     "  sharedllm train toy\n\n"
     "  sharedllm train toy --minutes 2 --seed 1\n\n"
-    "  sharedllm train 30m --minutes 120 --device cuda",
+    "  sharedllm train toy --ternary\n\n"
+    "  sharedllm train 30m --minutes 120 --device cuda\n\n"
+    "  sharedllm train diloco --workers 4 --byzantine 1",
 )
+app.command("diloco", epilog=EXAMPLES)(diloco)
 
 Minutes = Annotated[
     float | None, typer.Option(help="Time budget; becomes a token budget, measured here first.")
@@ -48,6 +55,9 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="Folder for checkpoints; by default one per command, in the store.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
+Ternary = Annotated[
+    bool, typer.Option("--ternary", help="Ternary weights from the first step; kept as a ternary file.")
+]
 
 
 @app.command()
@@ -57,9 +67,18 @@ def toy(
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     device: Device = "cpu",
+    ternary: Ternary = False,
 ) -> None:
-    """Train the toy base: 3.2 M parameters, at most five minutes on two cores."""
-    _run("toy", minutes, tokens, seed, checkpoint, device)
+    """Train the toy base: 3.2 M parameters, at most five minutes on two cores (``toy-ternary``: six)."""
+    _run(
+        "toy-ternary" if ternary else "toy",
+        TOY_TERNARY if ternary else TOY,
+        minutes,
+        tokens,
+        seed,
+        checkpoint,
+        device,
+    )
 
 
 @app.command("30m")
@@ -69,25 +88,32 @@ def thirty_m(
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
+    ternary: Ternary = False,
 ) -> None:
     """Train the seed's FractalMoE for as long as it is given; days on a CPU, minutes on a large GPU."""
-    _run("30m", minutes, tokens, seed, checkpoint, device)
+    _run("30m", THIRTY_M_TERNARY if ternary else THIRTY_M, minutes, tokens, seed, checkpoint, device)
 
 
 def _run(
-    name: str, minutes: float | None, tokens: int | None, seed: int, checkpoint: Path | None, device: str
+    name: str,
+    recipe: Recipe,
+    minutes: float | None,
+    tokens: int | None,
+    seed: int,
+    checkpoint: Path | None,
+    device: str,
 ) -> None:
     if minutes is not None and tokens is not None:
         raise BadRecipe("--minutes and --tokens are two budgets for one run; give one of them.")
     console = Console(stderr=True)
-    folder = checkpoint or home() / "checkpoints" / _label(name, minutes, tokens, seed)
+    folder = checkpoint or home() / "checkpoints" / _label(recipe.name, minutes, tokens, seed)
     console.print(f"{name}: preparing the text and the tokenizer (checkpoints in {folder})", soft_wrap=True)
     prepared = prepare(name, seed=seed, device=_device(device))
-    recipe = budgeted(BASES[name][0], minutes, tokens, folder, prepared)
+    recipe = budgeted(recipe, minutes, tokens, folder, prepared)
     with live(console, name) as on_step:
         report = train_base(prepared, recipe, seed=seed, checkpoint=folder / "run.pt", on_step=on_step)
     manifest = keep(name, prepared, recipe, report, seed=seed)
-    validation = domain_losses(prepared.model, prepared.tokenizer, "validation", window=recipe.window)
+    validation = domain_losses(load(name).model, prepared.tokenizer, "validation", window=recipe.window)
     table = Table(title="Held-out loss in bits per byte", title_justify="left")
     for column in ("domain", "validation", "test"):
         table.add_column(column, justify="left" if column == "domain" else "right")

@@ -76,7 +76,8 @@ class MixtureOfExperts(nn.Module):
         p_M, expert_M = p_ME.max(dim=-1)
         load_E = torch.bincount(expert_M, minlength=p_ME.shape[-1])
         if self.training:
-            self.balance = p_ME.shape[-1] * torch.dot(load_E / max(len(h_MD), 1), p_ME.mean(dim=0))
+            share_E = p_ME.float().mean(dim=0)  # bf16 where products are
+            self.balance = p_ME.shape[-1] * torch.dot(load_E / max(len(h_MD), 1), share_E)
         order_M = torch.argsort(expert_M, stable=True)
         groups = torch.split(h_MD[order_M], load_E.tolist())
         # unbind, not indexing: its gradient is one stack instead of E tensors of zeros

@@ -25,7 +25,14 @@ from sharedllm.training.evaluate import DocumentLoss, beginning, held_out, overa
 from sharedllm.training.loop import OnStep, Report, Step, train
 from sharedllm.training.optimizer import Muon, adamw, hidden_matrices, newton_schulz
 from sharedllm.training.progress import live
-from sharedllm.training.recipe import SPECIALIST, THIRTY_M, TOY, Recipe
+from sharedllm.training.recipe import (
+    SPECIALIST,
+    THIRTY_M,
+    THIRTY_M_TERNARY,
+    TOY,
+    TOY_TERNARY,
+    Recipe,
+)
 from sharedllm.training.schedule import factor
 from sharedllm.training.specialist import load_specialist, specialist
 
@@ -33,7 +40,9 @@ __all__ = [
     "BASES",
     "SPECIALIST",
     "THIRTY_M",
+    "THIRTY_M_TERNARY",
     "TOY",
+    "TOY_TERNARY",
     "DocumentLoss",
     "Muon",
     "OnStep",

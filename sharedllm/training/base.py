@@ -22,11 +22,12 @@ import torch
 from sharedllm import corpus
 from sharedllm.errors import BadRecipe, UnknownName
 from sharedllm.model import THIRTY_M_CONFIG, TOY_CONFIG, Config, Tokenizer, Transformer, train_tokenizer
-from sharedllm.store import Loaded, Manifest, load, save
+from sharedllm.store import Loaded, Manifest, enter, keep_ternary, load, save
+from sharedllm.training import ternary
 from sharedllm.training.data import Streams, encode
 from sharedllm.training.evaluate import held_out, overall
 from sharedllm.training.loop import OnStep, Report, duplicate, time_steps, train
-from sharedllm.training.recipe import THIRTY_M, TOY, Recipe
+from sharedllm.training.recipe import THIRTY_M, TOY, TOY_TERNARY, Recipe
 
 __all__ = [
     "BASES",
@@ -40,8 +41,13 @@ __all__ = [
     "train_base",
 ]
 
-BASES: dict[str, tuple[Recipe, Config]] = {"toy": (TOY, TOY_CONFIG), "30m": (THIRTY_M, THIRTY_M_CONFIG)}
+BASES: dict[str, tuple[Recipe, Config]] = {
+    "toy": (TOY, TOY_CONFIG),
+    "toy-ternary": (TOY_TERNARY, TOY_CONFIG),
+    "30m": (THIRTY_M, THIRTY_M_CONFIG),
+}
 
+_LICENCE = "Apache-2.0"
 _EVALUATED_BYTES = 4_000
 _EVALUATED_DOCUMENTS = 32
 
@@ -140,19 +146,34 @@ def domain_losses(
 
 
 def keep(name: str, prepared: Prepared, recipe: Recipe, report: Report, *, seed: int) -> Manifest:
-    """Evaluate a trained base on the test split and save it (fp16) with its provenance; ``load(name)`` finds
-    it.
+    """Evaluate a trained base on the test split and save it with its provenance; ``load(name)`` finds it.
+
+    What is evaluated is what is stored: weights rounded to fp16, or a ternary base's own file.
     """
-    model = prepared.model.to("cpu")
-    # what is evaluated is what is stored: the weights after rounding to fp16
+    model, provenance = prepared.model.to("cpu"), _provenance(prepared, recipe, report, seed)
+    if recipe.weights == "ternary":
+        return _keep_ternary(name, prepared, recipe, provenance)
     rounded = duplicate(model).half().float().eval()
-    test = domain_losses(rounded, prepared.tokenizer, "test", window=recipe.window)
-    provenance = _provenance(prepared, recipe, report, seed) | {
-        "test_bits_per_byte": {domain: round(loss, 4) for domain, loss in test.items()}
+    provenance |= {"test_bits_per_byte": _test_losses(rounded, prepared, recipe)}
+    return save(name, model, prepared.tokenizer, licence=_LICENCE, provenance=provenance, dtype=torch.float16)
+
+
+def _keep_ternary(name: str, prepared: Prepared, recipe: Recipe, provenance: dict[str, Any]) -> Manifest:
+    """Keep the trits of the last step; the loss with fp32 embeddings and routers stands beside the file's."""
+    model, tokenizer = prepared.model, prepared.tokenizer
+    weights = ternary.at_rest(model, recipe.scale, recipe.per)
+    arms = {
+        "test_bits_per_byte": ternary.as_stored(model, tokenizer, weights),
+        "test_bits_per_byte_fp32_embeddings": ternary.restored_model(model, recipe.scale, recipe.per),
     }
-    return save(
-        name, model, prepared.tokenizer, licence="Apache-2.0", provenance=provenance, dtype=torch.float16
-    )
+    provenance |= {arm: _test_losses(evaluated, prepared, recipe) for arm, evaluated in arms.items()}
+    kept = keep_ternary(name, model.config, tokenizer, weights, licence=_LICENCE, provenance=provenance)
+    return enter(kept)
+
+
+def _test_losses(model: Transformer, prepared: Prepared, recipe: Recipe) -> dict[str, float]:
+    found = domain_losses(model, prepared.tokenizer, "test", window=recipe.window)
+    return {domain: round(loss, 4) for domain, loss in found.items()}
 
 
 def _provenance(prepared: Prepared, recipe: Recipe, report: Report, seed: int) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from sharedllm.training.data import Streams
 from sharedllm.training.optimizer import Muon, adamw, hidden_matrices
 from sharedllm.training.recipe import Recipe
 from sharedllm.training.schedule import factor
+from sharedllm.training.ternary import straight_through
 
-__all__ = ["OnStep", "Report", "Step", "duplicate", "time_steps", "train"]
+__all__ = ["OnStep", "Report", "Run", "Step", "duplicate", "time_steps", "train"]
 
 _UNTIMED_STEPS, _TIMED_STEPS = 2, 6
 
@@ -81,7 +82,7 @@ def train(
     belongs to another run or the loss is not finite, ``WriteFailed`` when the disk refuses a checkpoint.
     """
     torch.manual_seed(seed)
-    run = _Run(model, streams, recipe, seed)
+    run = Run(model, streams, recipe, seed)
     losses, spent_s = run.resume(checkpoint)
     model.train()
     for step in range(len(losses), recipe.steps):
@@ -111,7 +112,7 @@ def duplicate(model: Transformer) -> Transformer:
 def time_steps(model: Transformer, streams: Streams, recipe: Recipe, clock: Callable[[], float]) -> float:
     """Return the median time of one step in the unit of ``clock``; trains ``model``, so give a copy."""
     model.train()
-    run = _Run(model, streams, recipe, seed=0)
+    run = Run(model, streams, recipe, seed=0)
     times = []
     for step in range(min(_UNTIMED_STEPS + _TIMED_STEPS, recipe.steps)):
         started = clock()
@@ -124,7 +125,7 @@ def _due(step: int, recipe: Recipe) -> bool:
     return (step + 1) % recipe.checkpoint_steps == 0 or step + 1 == recipe.steps
 
 
-class _Run:
+class Run:
     """The mutable half of a run: model, optimisers, and how they are stored and restored."""
 
     def __init__(self, model: Transformer, streams: Streams, recipe: Recipe, seed: int) -> None:
@@ -137,9 +138,10 @@ class _Run:
     def step(self, step: int) -> float:
         """Take one step and return its loss in nats per token (before the step, without the balance term)."""
         tokens = self.streams.batch(step, self.seed, self.recipe.batch, self.recipe.window).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits_BTV = self.model(tokens[:, :-1])
-        loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), tokens[:, 1:].flatten())
+        bf16 = self.device.type == "cuda" or self.recipe.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits_BTV = self._logits(tokens[:, :-1])
+        loss = F.cross_entropy(logits_BTV.float().flatten(0, 1), self.targets(tokens).flatten())
         torch.autograd.backward(loss + self.recipe.balance * self.model.balance_loss())
         norm: Tensor = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         loss_nats = loss.item()
@@ -155,6 +157,18 @@ class _Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return loss_nats
+
+    def targets(self, tokens_BT1: Tensor) -> Tensor:
+        """Return what the model should say at each position: the next token."""
+        return tokens_BT1[:, 1:]
+
+    def _logits(self, tokens_BT: Tensor) -> Tensor:
+        if self.recipe.weights == "full":
+            full_BTV: Tensor = self.model(tokens_BT)
+            return full_BTV
+        seen = straight_through(self.model, self.recipe.scale, self.recipe.per)
+        logits_BTV: Tensor = torch.func.functional_call(self.model, seen, (tokens_BT,))
+        return logits_BTV
 
     def identity(self) -> dict[str, Any]:
         """Everything that a checkpoint must agree on to be resumed."""
@@ -189,8 +203,9 @@ def _optimizers(model: Transformer, recipe: Recipe) -> list[torch.optim.Optimize
     if recipe.optimizer == "adamw":
         return [adamw(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)]
     matrices, rest = hidden_matrices(model)
+    precision = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     # only the hidden matrices decay: a decayed embedding forgets the tokens that a batch happens to lack
     return [
-        Muon(matrices, recipe.lr, weight_decay=recipe.weight_decay),
+        Muon(matrices, recipe.lr, weight_decay=recipe.weight_decay, precision=precision),
         adamw(rest, recipe.adamw_lr),
     ]

@@ -15,7 +15,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Moments", "Muon", "adamw", "hidden_matrices", "newton_schulz"]
+__all__ = ["Moments", "Muon", "adamw", "hidden_matrices", "is_hidden", "newton_schulz"]
 
 # Keller Jordan's quintic: steep at zero, so that five steps suffice; singular values land in about [0.7, 1.2]
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -43,13 +43,17 @@ def newton_schulz(g_XMN: Tensor) -> Tensor:
     return orthogonal
 
 
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """Say whether a parameter of this name is a hidden matrix, or a batch of them."""
+    return parameter.ndim >= 2 and not any(part in _NOT_HIDDEN for part in name.split("."))
+
+
 def hidden_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Sort a model's parameters into (hidden matrices, the rest), in the order of ``named_parameters``."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        hidden = parameter.ndim >= 2 and not any(part in _NOT_HIDDEN for part in name.split("."))
-        (matrices if hidden else rest).append(parameter)
+        (matrices if is_hidden(name, parameter) else rest).append(parameter)
     return matrices, rest
 
 
@@ -91,7 +95,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum, Nesterov look-ahead, orthogonalisation; for matrices and batches of matrices only.
 
     Matrices of one shape are orthogonalised in one batched product, which is what makes Muon affordable on a
-    CPU. Raises ``ValueError`` for a vector.
+    CPU; ``precision`` is that of these products. Raises ``ValueError`` for a vector.
     """
 
     def __init__(
@@ -101,8 +105,10 @@ class Muon(torch.optim.Optimizer):
         *,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         kept = list(parameters)
+        self._precision = precision
         for parameter in kept:
             if parameter.ndim < 2:
                 raise ValueError(
@@ -127,7 +133,7 @@ class Muon(torch.optim.Optimizer):
                     moved = self._moved(parameter, group["momentum"])
                     by_shape[tuple(parameter.shape)].append((parameter, moved))
             for same in by_shape.values():
-                _apply(same, group)
+                _apply(same, group, self._precision)
         return loss
 
     def _moved(self, parameter: nn.Parameter, momentum: float) -> Tensor:
@@ -139,10 +145,10 @@ class Muon(torch.optim.Optimizer):
         return grad.lerp(buffer, momentum)
 
 
-def _apply(same: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]) -> None:
+def _apply(same: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any], precision: torch.dtype) -> None:
     rows, columns = same[0][0].shape[-2:]
     lr = group["lr"]
-    updates = newton_schulz(torch.stack([moved for _, moved in same]))
+    updates = newton_schulz(torch.stack([moved for _, moved in same]).to(precision))
     scaled_lr = lr * max(1.0, rows / columns) ** 0.5
     for (parameter, _), update in zip(same, updates, strict=True):
         parameter.mul_(1 - lr * group["weight_decay"])

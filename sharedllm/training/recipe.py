@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from sharedllm.errors import BadRecipe
 
-__all__ = ["SPECIALIST", "THIRTY_M", "TOY", "Recipe"]
+__all__ = ["SPECIALIST", "THIRTY_M", "THIRTY_M_TERNARY", "TOY", "TOY_TERNARY", "Recipe"]
+
+_CHOICES = {
+    "optimizer": ("muon", "adamw"),
+    "weights": ("full", "ternary"),
+    "scale": ("mean", "median"),
+    "per": ("row", "matrix"),
+    "precision": ("fp32", "bf16"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,9 @@ class Recipe:
     ``lr`` is Muon's for hidden matrices, or AdamW's when it trains everything; ``adamw_lr`` is for what Muon
     leaves (embeddings, norms, router). ``batch`` rows of ``window`` tokens make a step; ``tokens`` is the
     budget. ``warmup`` and ``decay`` are shares of it; ``clip`` bounds the gradient's norm; ``balance`` weighs
-    the load-balance loss. Raises ``BadRecipe`` for values that can't run.
+    the load-balance loss. ``weights`` says whether hidden matrices are ternary in the forward pass (see
+    ``training.ternary``); their scale is the mean or median magnitude per row or matrix. ``precision`` is
+    that of a CPU's products; a GPU's are bf16. Raises ``BadRecipe`` for values that can't run.
     """
 
     name: str
@@ -41,10 +51,15 @@ class Recipe:
     window: int
     tokens: int
     checkpoint_steps: int
+    weights: Literal["full", "ternary"] = "full"
+    scale: Literal["mean", "median"] = "median"
+    per: Literal["row", "matrix"] = "row"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("muon", "adamw"):
-            raise BadRecipe(f"A recipe's optimizer is muon or adamw, not {self.optimizer!r}.")
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                raise BadRecipe(f"A recipe's {field} is {' or '.join(known)}, not {getattr(self, field)!r}.")
         if min(self.batch, self.window, self.checkpoint_steps) < 1 or self.tokens < self.tokens_per_step:
             raise BadRecipe(
                 f"Recipe {self.name!r} has {self.tokens} tokens for steps of {self.batch} × {self.window}; "
@@ -68,7 +83,13 @@ class Recipe:
         return self.tokens // self.tokens_per_step
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Return the fields as JSON values, without those that a full-precision fp32 run does not need.
+
+        Runs from before those fields existed keep the hashes of their recipes.
+        """
+        spare = set() if self.weights == "ternary" else {"weights", "scale", "per"}
+        spare |= {"precision"} if self.precision == "fp32" else set()
+        return {field: value for field, value in dataclasses.asdict(self).items() if field not in spare}
 
 
 TOY = Recipe(
@@ -103,6 +124,12 @@ THIRTY_M = Recipe(
     tokens=600_000_000,
     checkpoint_steps=100,
 )
+
+# Ternary from the first step, on a CPU
+THIRTY_M_TERNARY = dataclasses.replace(
+    THIRTY_M, name="30m-ternary", weights="ternary", precision="bf16", batch=32, checkpoint_steps=10
+)
+TOY_TERNARY = dataclasses.replace(TOY, name="toy-ternary", weights="ternary")
 
 # From the toy base on one domain; under a minute on two cores
 SPECIALIST = dataclasses.replace(TOY, name="specialist", lr=0.01, adamw_lr=3e-3, tokens=262_144, decay=0.8)
