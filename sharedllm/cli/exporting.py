@@ -17,7 +17,7 @@ from sharedllm.store import Blobs, Loaded, atomic, ternary
 from sharedllm.training import held_out, overall
 from sharedllm.training.evaluate import DocumentLoss, beginning
 
-__all__ = ["SCHEMES", "Weights", "losses", "parts", "write"]
+__all__ = ["SCHEMES", "Weights", "code", "losses", "parts", "write"]
 
 Weights = Mapping[str, ternary.Weight]
 Quantise = Callable[[Loaded, Report], Weights]
@@ -61,6 +61,14 @@ def rounded(loaded: Loaded, report: Report) -> Weights:
 def planes(loaded: Loaded, report: Report) -> Weights:
     """Each hidden weight becomes the nearest of three numbers, and what is left over once more."""
     return ternary.rounded(loaded.model.state_dict(), planes=2)
+
+
+def code(path: Path) -> Path:
+    """Write the coded form of a ternary file beside it, and return its path. Raises ``MissingSource``."""
+    coded = path.with_name(path.name + ternary.coding.SUFFIX)
+    with atomic.writing(coded) as file:
+        ternary.coding.encode(path, file)
+    return coded
 
 
 def parts(path: Path) -> Iterator[str]:

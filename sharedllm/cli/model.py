@@ -137,6 +137,9 @@ def export(
     table: Annotated[
         Literal["int8", "int4", "fp16", "fp32"], typer.Option(help="As what embedding and head are kept.")
     ] = "int8",
+    coding: Annotated[
+        Literal["none", "zstd"], typer.Option(help="Write the file's coded form, the smallest to send, too.")
+    ] = "none",
     documents: Annotated[
         int, typer.Option(min=0, help="Held-out documents of each domain to read before and after; 0: none.")
     ] = 4,
@@ -159,6 +162,9 @@ def export(
         exporting.write(loaded, scheme, table, path, report)
         typer.echo(f"{path}: {path.stat().st_size:,} bytes, {store.sha256_of(path)}")
         typer.echo("\n".join(exporting.parts(path)))
+        if coding == "zstd":
+            coded = exporting.code(path)
+            typer.echo(f"{coded}: {coded.stat().st_size:,} bytes")
         if documents:
             models = {"before": loaded} if not ready else {}
             models["after"] = store.load(path)

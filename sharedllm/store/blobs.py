@@ -26,7 +26,7 @@ from sharedllm.errors import BadModelFile, SharedLLMError, WriteFailed
 from sharedllm.store import atomic
 from sharedllm.store.cache import home, sha256_of
 
-__all__ = ["Arriving", "BlobBusy", "Blobs", "Sink"]
+__all__ = ["Arriving", "BlobBusy", "Blobs", "Sink", "refuse_full_disk"]
 
 _CHUNK_BYTES = 1 << 20
 _held: dict[Path, tuple[int, int]] = {}  # blob -> its inode, and the descriptor that locks it
@@ -104,7 +104,7 @@ class Blobs:
             whole = path.is_file() and path.stat().st_size == size
             arriving = Arriving(sha256, size, None if whole else file)
             if not whole:
-                _refuse_full_disk(partial.parent, size - arriving.offset)
+                refuse_full_disk(partial.parent, size - arriving.offset)
             try:
                 yield arriving
                 if not whole and arriving.offset == size:
@@ -282,7 +282,8 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _refuse_full_disk(folder: Path, to_come: int) -> None:
+def refuse_full_disk(folder: Path, to_come: int) -> None:
+    """Raise ``WriteFailed`` if the disk of ``folder`` has no room for so many bytes."""
     free = shutil.disk_usage(folder).free
     if to_come > free:
         raise WriteFailed(

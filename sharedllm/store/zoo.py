@@ -21,14 +21,15 @@ import torch
 from sharedllm.errors import BadModelFile, UnknownName
 from sharedllm.model.tokenizer import Tokenizer
 from sharedllm.model.transformer import Transformer
-from sharedllm.store import atomic, gguf, huggingface, packages, ternary
+from sharedllm.store import atomic, gguf, huggingface, packages
 from sharedllm.store.blobs import Blobs
 from sharedllm.store.cache import home, sha256_of
 from sharedllm.store.conversion import Loaded, is_whole, keep, keep_model, opened, refuse_nan
 from sharedllm.store.manifest import Manifest, Source
 from sharedllm.store.packages import Progress
 from sharedllm.store.specialists import directory
-from sharedllm.store.ternary.keeping import take
+from sharedllm.store.ternary import coding
+from sharedllm.store.ternary.keeping import is_own, take
 
 __all__ = ["Known", "enter", "export", "load", "names", "resolve", "save", "verify", "with_weights"]
 
@@ -254,10 +255,10 @@ def _from_path(name_or_path: str | Path, progress: Progress | None) -> Manifest:
             "file, or of a folder with config.json and safetensors."
         )
 
-    name = path.stem if path.is_file() else path.name
+    name = Path(path.name.removesuffix(coding.SUFFIX)).stem if path.is_file() else path.name
 
     def convert() -> Manifest:
-        if path.is_file() and ternary.is_ternary(path):
+        if path.is_file() and is_own(path):
             return take(name, path)
         source = read(path)
         hashes = {file.name: sha256_of(file) for file in files}

@@ -8,6 +8,7 @@ Bets that rest on this room: b013 (a ternary base), b102 (trained ternary), b105
 
 from __future__ import annotations
 
+from sharedllm.store.ternary import coding
 from sharedllm.store.ternary.file import DTYPE, SCHEMA, Opened, Table, Weight, is_ternary, read, write
 from sharedllm.store.ternary.hidden import exactly, is_hidden, rounded
 from sharedllm.store.ternary.inventory import Part, inventory
@@ -25,6 +26,7 @@ __all__ = [
     "Table",
     "TernaryTensor",
     "Weight",
+    "coding",
     "exact",
     "exactly",
     "inventory",

@@ -13,13 +13,14 @@ from typing import Any
 from sharedllm.errors import BadModelFile
 from sharedllm.model.config import Config
 from sharedllm.model.tokenizer import Tokenizer
-from sharedllm.store.blobs import Blobs
+from sharedllm.store.blobs import Blobs, refuse_full_disk
+from sharedllm.store.cache import home
 from sharedllm.store.conversion import described, empty, refuse_nan
 from sharedllm.store.manifest import Manifest
-from sharedllm.store.ternary import file
+from sharedllm.store.ternary import coding, file
 from sharedllm.store.ternary.file import Opened, Table, Weight
 
-__all__ = ["keep_ternary", "take"]
+__all__ = ["is_own", "keep_ternary", "take"]
 
 
 def keep_ternary(
@@ -46,21 +47,45 @@ def keep_ternary(
     return _described(name, file.read(blobs.path(sha256)), sha256)
 
 
+def is_own(path: Path) -> bool:
+    """Say whether the file begins as a ternary file does, coded or not."""
+    return file.is_ternary(path) or coding.is_coded(path)
+
+
 def take(name: str, path: Path) -> Manifest:
-    """Store a copy of a ternary file, every byte checked; raises what ``keep_ternary`` raises."""
-    opened = file.read(path)
-    empty(opened.config, opened.shapes, str(path))
+    """Store a ternary file, or what is in its coded form, every byte checked.
+
+    Raises what ``keep_ternary`` and ``coding.decode`` raise.
+    """
+    blobs = Blobs()
+    if coding.is_coded(path):
+        refuse_full_disk(home(), coding.announced_bytes(path))
+        sha256 = blobs.put(lambda sink: coding.decode(path, sink))
+        try:
+            return _taken(name, file.read(blobs.path(sha256)), sha256)
+        except BadModelFile:
+            blobs.remove(sha256)
+            raise
+    return _taken(name, file.read(path), None)
+
+
+def _taken(name: str, opened: Opened, sha256: str | None) -> Manifest:
+    """The manifest of a file that is whole from end to end; it becomes a blob unless it is one."""
+    where = str(opened.path)
+    empty(opened.config, opened.shapes, where)
     for key in opened:
-        refuse_nan(key, opened.restored(key), str(path))
-    return _described(name, opened, Blobs().put_file(path))
+        refuse_nan(key, opened.restored(key), where)
+    return _described(name, opened, sha256)
 
 
-def _described(name: str, opened: Opened, sha256: str) -> Manifest:
-    tokenizer = Tokenizer.from_bytes(opened.tokenizer_bytes())
-    if tokenizer.vocab_size > opened.config.vocab_size:
+def _described(name: str, opened: Opened, sha256: str | None) -> Manifest:
+    data = opened.tokenizer_bytes()
+    tokens = Tokenizer.from_bytes(data).vocab_size
+    if tokens > opened.config.vocab_size:
         raise BadModelFile(
-            f"{name} has a tokenizer of {tokenizer.vocab_size} tokens, but embeddings for "
-            f"{opened.config.vocab_size}; its parts don't belong together."
+            f"{name} has a tokenizer of {tokens} tokens, but embeddings for {opened.config.vocab_size}; its "
+            "parts don't belong together."
         )
-    hashes = {"weights": sha256, "tokenizer": Blobs().put_bytes(opened.tokenizer_bytes())}
+    blobs = Blobs()
+    hashes = {"weights": sha256 or blobs.put_file(opened.path), "tokenizer": blobs.put_bytes(data)}
     return described(name, opened.config, hashes, file.DTYPE, opened.licence, opened.provenance)
