@@ -185,7 +185,7 @@ def test_a_damaged_specialist_is_a_sentence(loaded: store.Loaded, domain: Domain
 
 
 def test_an_unknown_base_gets_the_list_of_recipes() -> None:
-    with pytest.raises(UnknownName, match="toy, 30m"):
+    with pytest.raises(UnknownName, match="toy, toy-ternary, 30m"):
         base("medium")
 
 
