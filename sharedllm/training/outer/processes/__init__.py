@@ -10,16 +10,18 @@ or in a private network.
 
 from __future__ import annotations
 
+from sharedllm.training.outer.processes.churn import Churn
 from sharedllm.training.outer.processes.errors import CannotGoOn
 from sharedllm.training.outer.processes.launch import Crew, Event
 from sharedllm.training.outer.processes.liar import check_attack
-from sharedllm.training.outer.processes.meeting import Meeting, enter
+from sharedllm.training.outer.processes.meeting import Meeting, enter, host
 from sharedllm.training.outer.processes.settings import Settings, fewest
 from sharedllm.training.outer.processes.state import State
-from sharedllm.training.outer.processes.worker import Job, work
+from sharedllm.training.outer.processes.worker import Job, stored_state, work
 
 __all__ = [
     "CannotGoOn",
+    "Churn",
     "Crew",
     "Event",
     "Job",
@@ -29,5 +31,7 @@ __all__ = [
     "check_attack",
     "enter",
     "fewest",
+    "host",
+    "stored_state",
     "work",
 ]

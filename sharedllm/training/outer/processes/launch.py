@@ -22,11 +22,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch leaves it out of __all__
+
 from sharedllm.errors import BadRecipe
 from sharedllm.store import atomic
 from sharedllm.training.data import Streams
 from sharedllm.training.outer.processes.learner import write_text
-from sharedllm.training.outer.processes.meeting import Meeting, depart, host
+from sharedllm.training.outer.processes.meeting import Meeting, depart
 from sharedllm.training.outer.processes.settings import Settings
 from sharedllm.training.outer.processes.worker import Job
 
@@ -35,16 +37,18 @@ __all__ = ["Crew", "Event"]
 Event = dict[str, Any]
 
 _PROGRAM = (sys.executable, "-m", "sharedllm.training.outer.processes.worker")
+# a lost peer is nothing to write pages about: the worker says it in a sentence
+_QUIET = {"TORCH_CPP_LOG_LEVEL": "FATAL", "OMP_NUM_THREADS": "1"}
 _GRACE_S = 5.0
 _MAX_LINE_BYTES = 1 << 20
 _LAST_WORDS_BYTES = 2_000
 
 
 class Crew:
-    """Hosts the meeting place of ``settings`` in ``folder`` and starts its workers; a ``with`` ends them all.
+    """The workers called ``numbers``, which meet at ``store``; a ``with`` starts them and ends them all.
 
-    Workers named in ``liars`` lie as their attack says. ``program`` is what a worker runs. Raises
-    ``BadRecipe`` when ``folder`` holds another training, or the port is taken.
+    ``folder`` gets their text, checkpoints and logs. Workers named in ``liars`` lie as their attack says.
+    ``program`` is what a worker runs. Raises ``BadRecipe`` when ``folder`` holds another training.
     """
 
     def __init__(
@@ -53,23 +57,22 @@ class Crew:
         streams: Streams,
         folder: Path,
         *,
-        address: str = "127.0.0.1",
-        port: int = 0,
+        store: TCPStore,
+        numbers: Sequence[int],
         liars: Mapping[int, str] | None = None,
         program: Sequence[str] = _PROGRAM,
     ) -> None:
-        self.settings, self.folder, self.address = settings, folder, address
+        self.settings, self.folder = settings, folder
+        self._store, self._first = store, tuple(numbers)
         self._liars, self._program = dict(liars or {}), tuple(program)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._said: queue.Queue[Event] = queue.Queue()
         self._listeners: list[threading.Thread] = []
         _claim(folder, settings)
-        self._store = host(settings, address, port)
-        self.port = int(self._store.port)
         write_text(folder / "text.safetensors", streams)
 
     def __enter__(self) -> Self:
-        for number in range(self.settings.workers):
+        for number in self._first:
             self._start(number)
         return self
 
@@ -117,7 +120,8 @@ class Crew:
 
     def _start(self, number: int) -> None:
         liars = len(self._liars)
-        job = Job(self.address, self.port, number, str(self.folder), self._liars.get(number), liars)
+        place = (self._store.host, int(self._store.port))
+        job = Job(*place, number, str(self.folder), self._liars.get(number), liars)
         log = self.folder / f"worker-{number}.log"
         with log.open("ab") as errors:
             child = subprocess.Popen(
@@ -126,6 +130,7 @@ class Crew:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
+                env=os.environ | _QUIET,
             )
         self._children[number] = child
         assert child.stdin is not None

@@ -64,6 +64,11 @@ class Settings:
         Outer(self.outer_lr, self.outer_momentum)
         check_rule(self.rule, self.workers, self.liars)
 
+    def writes_after(self, round_: int) -> bool:
+        """Whether the workers write their checkpoints when ``round_`` (from 0) is over."""
+        before, after = round_ * self.inner_steps, (round_ + 1) * self.inner_steps
+        return before // self.recipe.checkpoint_steps != after // self.recipe.checkpoint_steps
+
     def to_json(self) -> bytes:
         return canonical_json(dataclasses.asdict(self))
 

@@ -32,14 +32,14 @@ from sharedllm.training import checkpoint as checkpoints
 from sharedllm.training.outer.compression import Coding, encode
 from sharedllm.training.outer.processes.errors import Broken, CannotGoOn
 from sharedllm.training.outer.processes.exchange import Differs, Heard, Held, agree, compare, exchange
-from sharedllm.training.outer.processes.group import Group
+from sharedllm.training.outer.processes.group import Group, sent_bytes
 from sharedllm.training.outer.processes.learner import Learner, read_text
 from sharedllm.training.outer.processes.liar import Liar
 from sharedllm.training.outer.processes.meeting import Generation, Meeting, enter, interface_toward
 from sharedllm.training.outer.processes.settings import Settings, fewest
 from sharedllm.training.outer.processes.state import State
 
-__all__ = ["Job", "Say", "Worker", "main", "work"]
+__all__ = ["Job", "Say", "Worker", "main", "stored_state", "work"]
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -79,7 +79,7 @@ class Worker:
         self._coding = Coding(settings.codec)
         self._meeting = Meeting(store, settings, job.number, fewest(settings.rule, settings.liars))
         self._interface = interface_toward(job.address, job.port)
-        self._path = Path(job.folder) / f"worker-{job.number}.pt"
+        self._path = _path(Path(job.folder), job.number)
         self._held = [Held(self._resume() or self._learner.start(), 0)]
         self._prepared: dict[str, _Prepared] = {}
         self._arrived_s = time.monotonic()
@@ -139,7 +139,7 @@ class Worker:
     def _round(self, group: Group, generation: Generation) -> bool:
         """Take part in one round; returns whether somebody waits to be let in."""
         began_s = time.monotonic()
-        state = self.state
+        state, sent_before = self.state, sent_bytes()
         self._say({"event": "began", "round": state.round})
         ready = self._prepare(state)
         self._arrived_s = time.monotonic()
@@ -147,11 +147,11 @@ class Worker:
         self._step(state, heard, generation)
         if self._liar is not None:
             self._liar.heard(heard.updates_KP, group.rank)
-        if (self.state.round * self._settings.inner_steps) // self._settings.recipe.checkpoint_steps != (
-            state.round * self._settings.inner_steps
-        ) // self._settings.recipe.checkpoint_steps or self._finished:
+        if self._finished or self._settings.writes_after(state.round):
             self._write()
-        self._tell(generation, heard, len(ready.message), time.monotonic() - began_s)
+        self._tell(
+            generation, heard, len(ready.message), sent_bytes() - sent_before, time.monotonic() - began_s
+        )
         return heard.somebody_waits
 
     def _prepare(self, state: State) -> _Prepared:
@@ -177,7 +177,9 @@ class Worker:
         after = state.after(self._update_P, how.outer_lr, how.outer_momentum)
         self._held = [Held(after, generation.number), Held(state, generation.number)]
 
-    def _tell(self, generation: Generation, heard: Heard, message_bytes: int, seconds: float) -> None:
+    def _tell(
+        self, generation: Generation, heard: Heard, message_bytes: int, sent: int, seconds: float
+    ) -> None:
         away_K = torch.linalg.vector_norm(heard.updates_KP - self._update_P, dim=1)
         away_K = away_K / away_K[away_K.isfinite()].median().clamp_min(1e-30)
         self._say(
@@ -188,6 +190,7 @@ class Worker:
                 "members": generation.members,
                 "loss_nats": heard.loss_nats,
                 "message_bytes": message_bytes,
+                "sent_bytes": sent,
                 "away": [round(away, 3) if away < float("inf") else None for away in away_K.tolist()],
                 "unusable": {str(generation.members[rank]): why for rank, why in heard.unusable.items()},
                 "seconds": round(seconds, 3),
@@ -212,18 +215,29 @@ class Worker:
             "residual": self._coding.residual_P,
             "moments": self._learner.moments(),
         }
-        checkpoints.write(self._path, self._identity(), state)
+        checkpoints.write(self._path, _identity(self._settings, self._job.number), state)
 
     def _resume(self) -> State | None:
-        stored = checkpoints.read(self._path, self._identity())
+        stored = checkpoints.read(self._path, _identity(self._settings, self._job.number))
         if stored is None:
             return None
         self._learner.restore(stored["moments"])
         self._coding.residual_P = stored["residual"]
         return State(stored["round"], stored["weights"], stored["momentum"])
 
-    def _identity(self) -> dict[str, Any]:
-        return {"settings": self._settings.sha256, "number": self._job.number}
+
+def stored_state(folder: Path, settings: Settings, number: int) -> State | None:
+    """Read the state in the checkpoint of worker ``number``, if it wrote one. Raises ``BadRecipe``."""
+    stored = checkpoints.read(_path(folder, number), _identity(settings, number))
+    return None if stored is None else State(stored["round"], stored["weights"], stored["momentum"])
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"worker-{number}.pt"
+
+
+def _identity(settings: Settings, number: int) -> dict[str, Any]:
+    return {"settings": settings.sha256, "number": number}
 
 
 def work(job: Job, store: Store, settings: Settings, say: Say) -> State:
