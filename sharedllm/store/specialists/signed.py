@@ -28,7 +28,7 @@ from sharedllm.store.manifest import CEILING_BYTES, AdapterBlob, Manifest
 __all__ = ["METHODS", "Signed", "is_name", "sign"]
 
 METHODS = ("norm", "lora")
-_DTYPES = ("float32", "float16", "bfloat16")
+_DTYPES = ("float32", "float16", "bfloat16", "ternary")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
