@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,12 +19,16 @@ from tests.unit.nodes.specialists.conftest import CONFIG
 
 
 @pytest.fixture
-def small(move: Callable[[str], None], private: Ed25519PrivateKey, tokenizer: Tokenizer) -> Signed:
+def small(
+    move: Callable[[str], None], private: Ed25519PrivateKey, tokenizer: Tokenizer, tmp_path: Path
+) -> Signed:
+    """Of another name in each test: the library remembers who took one first."""
+    name = f"tiny-{tmp_path.name}".replace("_", "-")[:60]
     torch.manual_seed(5)
     weights = ternary.rounded(Transformer(CONFIG).state_dict())
-    body = store.keep_ternary("tiny-ternary", CONFIG, tokenizer, weights, licence="MIT", provenance={})
+    body = store.keep_ternary(name, CONFIG, tokenizer, weights, licence="MIT", provenance={})
     made = specialists.sign(body, private)
-    specialists.publish(made.name, made)
+    specialists.publish(name, made)
     return made
 
 
