@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "BadAdapter",
+    "BadAggregate",
     "BadBet",
     "BadLedger",
     "BadLog",
@@ -66,6 +67,10 @@ class BadPrompt(SharedLLMError):
 
 class BadAdapter(SharedLLMError):
     """An adapter belongs to another base, has wrong shapes, or holds NaN."""
+
+
+class BadAggregate(SharedLLMError):
+    """Updates cannot be aggregated: an unknown rule, more liars than it bears, no table, nothing finite."""
 
 
 class BankFull(SharedLLMError):

@@ -1,0 +1,1 @@
+"""What the robust rules cost and bear, measured beside ``byzfl``."""
