@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import statistics
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from sharedllm.cli.signals import interrupted_by_signals
 from sharedllm.errors import BadRecipe
-from sharedllm.store import home
+from sharedllm.store import home, sha256_of
 from sharedllm.training import Prepared, domain_losses, live
 from sharedllm.training.outer import Codec, put_weights
 from sharedllm.training.outer.joint import Record, alone, joint_recipe, prepare_joint, rounds_in, usual_rounds
@@ -70,6 +71,13 @@ class Asked:
     compare: bool
     folder: Path | None
 
+    @property
+    def label(self) -> str:
+        """Name the default folder after what decides the result, so that another command starts anew."""
+        aside = {"patience_s", "address", "port", "compare", "folder"}
+        deciding = {key: value for key, value in dataclasses.asdict(self).items() if key not in aside}
+        return f"diloco-{self.base}-seed{self.seed}-{sha256_of(deciding)[:8]}"
+
 
 def train(asked: Asked) -> None:
     """Do what ``sharedllm train diloco`` was asked for."""
@@ -77,8 +85,8 @@ def train(asked: Asked) -> None:
     console = Console(stderr=True, markup=False, highlight=False)
     console.print(f"{asked.base}: preparing the text and the tokenizer", soft_wrap=True)
     prepared = prepare_joint(asked.base, asked.seed)
-    settings = _settings(asked, prepared)
-    folder = asked.folder or home() / "checkpoints" / f"diloco-{settings.sha256[:12]}"
+    folder = asked.folder or home() / "checkpoints" / asked.label
+    settings = _settings(asked, prepared, folder)
     churn = Churn.of(asked.churn, settings.workers, settings.rounds)
     store = host(settings, asked.address, asked.port)
     liars = dict.fromkeys(range(settings.workers - asked.liars, settings.workers), asked.attack)
@@ -105,6 +113,12 @@ def join_at(place: str) -> None:
     store, settings = enter(address.strip("[]"), int(port))
     console.print(f"{settings.base}: preparing the text and the tokenizer", soft_wrap=True)
     prepared = prepare_joint(settings.base, settings.seed)
+    expected = (prepared.model.config, joint_recipe(settings.base, settings.rounds, settings.inner_steps))
+    if (settings.config, settings.recipe) != expected:
+        raise BadRecipe(
+            f"What is trained at {place} as {settings.base!r} is not what this version calls so; both sides "
+            "need the same version of SharedLLM."
+        )
     with tempfile.TemporaryDirectory() as name, interrupted_by_signals():
         folder = Path(name)
         number = Meeting.number(store)
@@ -115,9 +129,11 @@ def join_at(place: str) -> None:
     typer.echo(f"worker {number} finished round {state.round}; state {state.sha256[:12]}")
 
 
-def _settings(asked: Asked, prepared: Prepared) -> Settings:
+def _settings(asked: Asked, prepared: Prepared, folder: Path) -> Settings:
     rounds = asked.rounds or usual_rounds(asked.workers, asked.inner_steps)
-    if asked.minutes is not None:
+    if asked.minutes is not None and (folder / "settings.json").exists():
+        rounds = json.loads((folder / "settings.json").read_bytes())["rounds"]  # as measured at the start
+    elif asked.minutes is not None:
         seconds, cores = asked.minutes * _SECONDS_PER_MINUTE, os.cpu_count() or 1
         rounds = rounds_in(seconds, prepared, asked.workers, asked.inner_steps, cores)
     return Settings(

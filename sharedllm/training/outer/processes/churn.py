@@ -65,8 +65,9 @@ class Churn:
 def _is_due(act: _Act, event: Event) -> bool:
     if event["event"] == "began":
         own = act.worker == event["worker"] and act.kind in ("kill", "freeze")
-        return own and event["round"] + 1 >= act.round
-    return event["event"] == "round" and act.kind in ("thaw", "join") and event["round"] + 1 >= act.round
+        return own and event["round"] + 1 == act.round
+    over = event["event"] == "round" and event["round"] + 1 >= act.round
+    return over and (act.kind == "thaw" or (act.kind == "join" and event["round"] + 1 == act.round))
 
 
 def _do(act: _Act, crew: Crew) -> str:

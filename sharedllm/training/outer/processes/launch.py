@@ -25,10 +25,10 @@ from typing import Any, Self
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch leaves it out of __all__
 
 from sharedllm.errors import BadRecipe
-from sharedllm.store import atomic
+from sharedllm.store import atomic, canonical_json
 from sharedllm.training.data import Streams
 from sharedllm.training.outer.processes.learner import write_text
-from sharedllm.training.outer.processes.meeting import Meeting, depart
+from sharedllm.training.outer.processes.meeting import GIVE_UP, Meeting, depart
 from sharedllm.training.outer.processes.settings import Settings
 from sharedllm.training.outer.processes.worker import Job
 
@@ -68,7 +68,7 @@ class Crew:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._said: queue.Queue[Event] = queue.Queue()
         self._listeners: list[threading.Thread] = []
-        _claim(folder, settings)
+        _claim(folder, settings, self._liars)
         write_text(folder / "text.safetensors", streams)
 
     def __enter__(self) -> Self:
@@ -111,11 +111,21 @@ class Crew:
         self._signal(number, signal.SIGCONT)
 
     def events(self) -> Iterator[Event]:
-        """Yield what the workers say, each with ``worker``, until all have ended and said so (``ended``)."""
-        ended = 0
+        """Yield what the workers say, each with ``worker``, until all have ended and said so (``ended``).
+
+        Once one came to the end, or gave up, those that stay silent are killed: they hang.
+        """
+        ended, patience_s = 0, None
         while ended < len(self._children):
-            event = self._said.get()
+            try:
+                event = self._said.get(timeout=patience_s)
+            except queue.Empty:
+                for number in self._children:
+                    self.kill(number)
+                continue
             ended += event["event"] == "ended"
+            if event["event"] in ("done", "failed"):
+                patience_s = (2 if event["event"] == "done" else GIVE_UP + 2) * self.settings.patience_s
             yield event
 
     def _start(self, number: int) -> None:
@@ -161,17 +171,18 @@ class Crew:
             self._children[number].send_signal(what)
 
 
-def _claim(folder: Path, settings: Settings) -> None:
+def _claim(folder: Path, settings: Settings, liars: Mapping[int, str]) -> None:
     """Make ``folder`` that of this training. Raises ``BadRecipe`` when it is another's."""
     path = folder / "settings.json"
-    if path.exists() and path.read_bytes() != settings.to_json():
-        before, now = json.loads(path.read_bytes()), json.loads(settings.to_json())
-        differing = sorted(key for key in now if before.get(key) != now[key])
+    now = json.loads(settings.to_json()) | {"attacks": {str(number): liars[number] for number in liars}}
+    before = json.loads(path.read_bytes()) if path.exists() else now
+    differing = sorted(key for key in now if before.get(key) != now[key] and key != "patience_s")
+    if differing:
         raise BadRecipe(
             f"{folder} holds a training with other {', '.join(differing)}; go on with the same settings, or "
             "give another --checkpoint folder."
         )
-    atomic.write_bytes(path, settings.to_json())
+    atomic.write_bytes(path, canonical_json(now))
 
 
 def _last_words(log: Path) -> str:

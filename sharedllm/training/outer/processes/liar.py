@@ -26,6 +26,7 @@ from sharedllm.training.outer.processes.settings import Settings
 __all__ = ["Liar", "check_attack"]
 
 _NO_NUMBERS = ("nan", "inf")
+_ALONE = ("scale", "sign-flip", "gaussian", "ipm")
 
 
 def check_attack(name: str) -> None:
@@ -52,6 +53,8 @@ class Liar:
             return self._first_P
         if self.attack == "label-flip" or self.attack in _NO_NUMBERS:
             return own_P  # the lie is in the training, or in the bytes
+        if self._others_HP is None and self.attack not in _ALONE:
+            return own_P  # nothing was heard yet that it could hide behind
         guessed_HP = own_P[None] if self._others_HP is None else own_P + self._others_HP
         chance = torch.Generator().manual_seed(self.settings.seed + round_)
         lies_FP = attack(self.attack, guessed_HP, self.liars, generator=chance, rule=self._rule())

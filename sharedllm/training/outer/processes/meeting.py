@@ -28,15 +28,16 @@ from sharedllm.errors import BadRecipe
 from sharedllm.training.outer.processes.errors import CannotGoOn
 from sharedllm.training.outer.processes.settings import Settings
 
-__all__ = ["Generation", "Meeting", "enter", "host", "interface_toward"]
+__all__ = ["GIVE_UP", "Generation", "Meeting", "enter", "host", "interface_toward"]
 
 _SETTINGS, _NUMBERS = "settings", "numbers"
 _STORE_TIMEOUT_S = 30.0
 _START_S = 180.0  # python, torch and a checkpoint, on a machine that has other work
 _SETTLE_S = 2.0
 _LOOK_S = 0.05
-_GIVE_UP = 10  # times the patience
+GIVE_UP = 10  # times the patience
 _MAX_MEMBERS = 256
+_EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 class Generation(NamedTuple):
@@ -48,6 +49,10 @@ class Generation(NamedTuple):
 
 def host(settings: Settings, address: str, port: int) -> TCPStore:
     """Open a meeting place for ``settings`` on ``address`` alone. Raises ``BadRecipe`` for a taken port."""
+    if address in _EVERYWHERE:
+        raise BadRecipe(
+            f"{address} is every address of this machine; give the one at which the other machines reach it."
+        )
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,6 +137,11 @@ class Meeting:
             if self._look() and self._number in self._closed.members:
                 return self._closed
             number = self._closed.number + 1
+            if self._closed.members and all(self._gone(one) for one in self._closed.members):
+                raise CannotGoOn(
+                    f"Worker {self._number} is alone: all who trained are done or dead. If they did not come "
+                    "to the end, start the training again: it goes on from its checkpoint."
+                )
             if seated < number:
                 seat = self._store.add(f"seats/{number}", 1)
                 self._store.set(f"seat/{number}/{seat}", str(self._number))
@@ -140,7 +150,7 @@ class Meeting:
                 began_s = time.monotonic()  # the training goes on without us: that is life, and no silence
             self._try_to_close(number, arrived_s, began_s, finished)
             waited_s = time.monotonic() - max(began_s, arrived_s)
-            if waited_s > _GIVE_UP * self._settings.patience_s + (_START_S if number == 1 else 0):
+            if waited_s > GIVE_UP * self._settings.patience_s + (_START_S if number == 1 else 0):
                 raise CannotGoOn(
                     f"Worker {self._number} waited {waited_s:.0f} s for others; {self._least} are needed. "
                     "Start the training again; it goes on from its checkpoint."
@@ -183,7 +193,7 @@ class Meeting:
         expected = set(range(self._settings.workers)) if first else set(self._closed.members)
         awaited = {one for one in expected - members if not self._gone(one)}
         patience_s = _START_S if first else self._settings.patience_s
-        late = time.monotonic() > max(arrived_s + patience_s, began_s + _SETTLE_S)
+        late = time.monotonic() > max(arrived_s + patience_s, began_s + min(_SETTLE_S, patience_s))
         enough = len(members) >= self._least or finished
         if enough and (late or not awaited):
             value = json.dumps(sorted(members))
@@ -204,6 +214,6 @@ def _reached() -> Iterator[None]:
         yield
     except RuntimeError as error:  # what the store raises: DistNetworkError, DistStoreError
         raise CannotGoOn(
-            "The meeting place of the training does not answer any more; start the training again; it goes "
-            "on from its checkpoint."
+            "The meeting place of the training does not answer any more. If the training goes on, join it "
+            "again; if not, start it again: it goes on from its checkpoint."
         ) from error

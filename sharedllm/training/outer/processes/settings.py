@@ -74,8 +74,10 @@ class Settings:
 
     @property
     def sha256(self) -> str:
-        """Hash everything, so that a checkpoint is never resumed in another training."""
-        return sha256_of(self.to_json())
+        """Hash all that decides what is computed, so that no checkpoint is resumed in another training."""
+        deciding = dataclasses.asdict(self)
+        del deciding["patience_s"]
+        return sha256_of(deciding)
 
     @classmethod
     def from_json(cls, data: bytes) -> Settings:
