@@ -22,7 +22,8 @@ __all__ = ["SCHEMES", "Weights", "code", "losses", "parts", "write"]
 Weights = Mapping[str, ternary.Weight]
 Quantise = Callable[[Loaded, Report], Weights]
 
-SCHEMES: dict[str, str] = {"rounded": __name__, "planes": __name__}
+_RECIPES = "sharedllm.training.calibrated.recipes"
+SCHEMES: dict[str, str] = {"rounded": __name__, "calibrated": _RECIPES, "planes": _RECIPES}
 _WINDOW = 512
 _BYTES = 2_000
 
@@ -56,11 +57,6 @@ def write(loaded: Loaded, scheme: str, table: ternary.Table, out: Path, report: 
 def rounded(loaded: Loaded, report: Report) -> Weights:
     """Each hidden weight becomes the nearest of three numbers."""
     return ternary.rounded(loaded.model.state_dict())
-
-
-def planes(loaded: Loaded, report: Report) -> Weights:
-    """Each hidden weight becomes the nearest of three numbers, and what is left over once more."""
-    return ternary.rounded(loaded.model.state_dict(), planes=2)
 
 
 def code(path: Path) -> Path:

@@ -133,6 +133,7 @@ def quantise(
     key |= {"learnt": chosen.learnt, "budget": dataclasses.asdict(budget), "bf16": effort.bf16}
 
     def learn(to: Path) -> None:
+        kept = _waiting(key)
         done = repaired(
             model,
             weights,
@@ -140,11 +141,13 @@ def quantise(
             budget,
             trits=chosen.learnt == "trits",
             seed=seed,
+            kept=kept,
             precision=torch.bfloat16 if effort.bf16 else torch.float32,
             progress=progress,
         )
         said = {"rate": done.rate, "validation_nats": [list(pair) for pair in done.validation_nats]}
         _write(to, done.gains, done.weights, said)
+        shutil.rmtree(kept, ignore_errors=True)
 
     return _whole(model, *_read(cached("calibrated", key, learn), model))
 
@@ -160,11 +163,15 @@ def _walked(
     progress: Progress | None,
 ) -> None:
     """Feed errors back through all layers; what is finished waits beside the cache until all of it is."""
-    kept = home() / "calibrating" / sha256_of(dict(key))
+    kept = _waiting(key)
     tokens_NT = texts.windows("train", 0, seed, effort.windows, effort.window)[:, :-1]
     weights = walk(model, tokens_NT, planes=chosen.planes, group=effort.group, kept=kept, progress=progress)
     _write(to, {}, weights, {})
     shutil.rmtree(kept, ignore_errors=True)
+
+
+def _waiting(key: Mapping[str, Any]) -> Path:
+    return home() / "calibrating" / sha256_of(dict(key))
 
 
 @torch.no_grad()
