@@ -17,8 +17,8 @@ NameOrPath = Annotated[
 _SCHEME = "How trits are chosen: rounded; calibrated on text; or planes, two trits for each weight, likewise."
 _DESTROYED = (
     "{name} was not trained with ternary weights, and rounding alone destroys such a model: SmolLM2-135M "
-    "goes from 1.2 to more than 5 bits per byte. Calibrated on text it loses far less (--scheme calibrated, or "
-    "planes), and least loses a model that was trained to be ternary: sharedllm train toy --ternary."
+    "goes from 1.2 to more than 5 bits per byte. Calibrated on text it loses far less (--scheme calibrated "
+    "or planes), and least loses a model that was trained to be ternary: sharedllm train toy --ternary."
 )
 
 app = typer.Typer(
