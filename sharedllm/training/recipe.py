@@ -58,7 +58,7 @@ class Recipe:
     tokens: int
     checkpoint_steps: int
     weights: Literal["full", "ternary"] = "full"
-    scale: Literal["mean", "median"] = "median"
+    scale: Literal["mean", "median"] = "mean"
     per: Literal["row", "matrix"] = "row"
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -136,7 +136,6 @@ THIRTY_M_TERNARY = dataclasses.replace(
     THIRTY_M,
     name="30m-ternary",
     weights="ternary",
-    scale="mean",
     precision="bf16",
     adamw_lr=1e-2,
     decay=0.6,

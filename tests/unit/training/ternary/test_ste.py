@@ -117,7 +117,7 @@ def test_a_full_recipe_keeps_its_old_hash() -> None:
 
 
 def test_a_ternary_recipe_says_how_it_rounds() -> None:
-    assert {"weights": "ternary", "scale": "median", "per": "row"}.items() <= TERNARY.to_dict().items()
+    assert {"weights": "ternary", "scale": "mean", "per": "row"}.items() <= TERNARY.to_dict().items()
 
 
 @pytest.mark.parametrize(("field", "value"), [("weights", "binary"), ("scale", "max"), ("per", "column")])
