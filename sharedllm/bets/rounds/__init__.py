@@ -9,8 +9,29 @@ Bets: b044, b050, b062 and b104.
 
 from __future__ import annotations
 
+from sharedllm.bets.rounds.arms import Arm, Difference, at_rate, chosen, difference
+from sharedllm.bets.rounds.duel import OUTERS, Duel, duel, outers
 from sharedllm.bets.rounds.field import SMALL, STEP, Field, Shards
 from sharedllm.bets.rounds.runs import ROUNDS_VERSION, Ran, ran
 from sharedllm.bets.rounds.tuning import Tuned, tuned
 
-__all__ = ["ROUNDS_VERSION", "SMALL", "STEP", "Field", "Ran", "Shards", "Tuned", "ran", "tuned"]
+__all__ = [
+    "OUTERS",
+    "ROUNDS_VERSION",
+    "SMALL",
+    "STEP",
+    "Arm",
+    "Difference",
+    "Duel",
+    "Field",
+    "Ran",
+    "Shards",
+    "Tuned",
+    "at_rate",
+    "chosen",
+    "difference",
+    "duel",
+    "outers",
+    "ran",
+    "tuned",
+]

@@ -45,9 +45,9 @@ STEP = Recipe(
     decay=0.5,
     clip=1.0,
     balance=0.0,
-    batch=4,
+    batch=2,
     window=64,
-    tokens=4 * 64 * 1000,
+    tokens=2 * 64 * 1000,
     checkpoint_steps=1000,
 )
 """One worker's inner training; learning rate, optimiser and tokens are what bets vary."""

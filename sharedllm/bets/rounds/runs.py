@@ -19,7 +19,7 @@ from sharedllm.training.outer import Plan, Point, put_weights, simulate
 __all__ = ["ROUNDS_VERSION", "Ran", "ran"]
 
 ROUNDS_VERSION = 1  # raise it when the same inputs give other losses: kept runs are then made again
-_EVALUATIONS = 20
+_EVALUATIONS = 16
 _FILE = "run.json"
 
 
