@@ -53,7 +53,7 @@ class Group:
             )
         except RuntimeError as error:
             self._close()
-            raise Broken(f"The group did not come together ({_first_line(error)}).") from error
+            raise Broken(f"The group did not come together ({_in_short(error)}).") from error
         return self
 
     def __exit__(
@@ -92,12 +92,12 @@ def _unbroken() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Broken(f"A member was lost ({_first_line(error)}).") from error
+        raise Broken(f"A member was lost ({_in_short(error)}).") from error
 
 
-def _first_line(error: Exception) -> str:
+def _in_short(error: Exception) -> str:
     said = str(error).strip() or type(error).__name__
-    return _PLACE.sub("", said.splitlines()[0])[:200]
+    return _PLACE.sub("", said.splitlines()[0]).partition(". ")[0].rstrip(".")[:200]
 
 
 def sent_bytes() -> int:

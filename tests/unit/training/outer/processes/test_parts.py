@@ -14,7 +14,7 @@ from sharedllm.errors import BadAggregate, BadRecipe, BadUpdate
 from sharedllm.training import Streams
 from sharedllm.training.outer import CODECS, Coding, decode, encode
 from sharedllm.training.outer.compression import Codec
-from sharedllm.training.outer.processes import Churn, Settings, State, check_attack, fewest
+from sharedllm.training.outer.processes import Churn, Crew, Settings, State, check_attack, fewest, host
 from sharedllm.training.outer.processes.learner import read_text, shard, write_text
 from sharedllm.training.outer.processes.liar import Liar
 from tests.unit.training.conftest import counted
@@ -104,6 +104,28 @@ def test_a_state_is_another_when_only_its_momentum_differs() -> None:
 def test_a_packed_state_comes_back_whole() -> None:
     state = State(4, torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
     assert State.unpacked(4, state.packed()).sha256 == state.sha256
+
+
+def crew(folder: Path, liars: dict[int, str] | None = None, **changes: Any) -> Crew:
+    settings = tiny_settings(**changes)
+    return Crew(settings, counted(), folder, store=host(settings, "127.0.0.1", 0), numbers=(), liars=liars)
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
+    crew(tmp_path, rounds=1)
+    with pytest.raises(BadRecipe, match="other recipe, rounds"):
+        crew(tmp_path, rounds=2)
+
+
+def test_a_folder_of_other_lies_is_refused(tmp_path: Path) -> None:
+    crew(tmp_path, {1: "scale"})
+    with pytest.raises(BadRecipe, match="other attacks"):
+        crew(tmp_path, {1: "nan"})
+
+
+def test_a_folder_of_the_same_training_is_gone_on_with(tmp_path: Path) -> None:
+    crew(tmp_path, patience_s=1.0)
+    assert crew(tmp_path, patience_s=2.0)
 
 
 def liar(attack: str) -> Liar:
