@@ -10,7 +10,7 @@ Bets that rest on it: b005 (handoff), b045 (throttle).
 """
 
 from sharedllm.engines.ends import Ends
-from sharedllm.engines.errors import BadStep, NotServed
+from sharedllm.engines.errors import BadStep, NoKernel, NotServed
 from sharedllm.engines.greeting import greet
 from sharedllm.engines.lending import Lending, lent
 from sharedllm.engines.server import Dial, Engine
@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "Find",
     "Lending",
+    "NoKernel",
     "NotServed",
     "Stage",
     "Work",

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sharedllm import store
+from sharedllm.engines.ternary import opened_head
 from sharedllm.model import Config, PackedProjection
 from sharedllm.model.norm import RMSNorm
+from sharedllm.store import Manifest, ternary
 
 __all__ = ["Ends"]
 
@@ -19,16 +22,25 @@ __all__ = ["Ends"]
 class Ends:
     """The embedding, the final norm and the head, from ``store.opened_ends``; the head is packed (a copy).
 
-    ``gain_D`` is the base's own gain of the final norm.
+    ``gain_D`` is the base's own gain of the final norm. ``opened`` makes them of a model in the store.
     """
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, Tensor], head: nn.Module | None = None) -> None:
         self.config = config
         self._embed_VD = tensors["embed.weight"]
         self._head_VD = tensors.get("head.weight", self._embed_VD)
         self._norm = RMSNorm(config.width, config.norm_eps).requires_grad_(False)
         self._norm.weight.data = self.gain_D = tensors["norm.weight"]
-        self._head = PackedProjection(self._head_VD)
+        self._head = head or PackedProjection(self._head_VD)
+
+    @classmethod
+    def opened(cls, manifest: Manifest) -> Ends:
+        """Both ends of a model in the store; a ternary one's head is read as the int8 that it is.
+
+        Raises ``BadModelFile`` for a blob that is missing or damaged.
+        """
+        head = opened_head(manifest) if manifest.dtype == ternary.DTYPE else None
+        return cls(manifest.config, store.opened_ends(manifest), head)
 
     def embed(self, tokens: Sequence[int]) -> Tensor:
         """``tokens → h_RD``."""

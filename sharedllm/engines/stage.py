@@ -13,23 +13,32 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sharedllm import store
 from sharedllm.engines.errors import BadStep
 from sharedllm.engines.ragged import Ragged
 from sharedllm.engines.slots import Slot, Slots, kv_bytes_per_token
+from sharedllm.engines.ternary import opened_span
 from sharedllm.engines.wardrobe import Wardrobe
 from sharedllm.model import PackedProjection, Span, pack_weights, steady
 from sharedllm.model.norm import RMSNorm
+from sharedllm.store import Manifest, ternary
 from sharedllm.wire import Adapter, Codec, Hop, Op, Segment, StepMeta, Want, decode, encode, rounded
 
 __all__ = ["Stage", "Work"]
 
 
 class Stage:
-    """Layers ``[start, stop)``, packed for serving. Pipelines share one; each brings its ``Slots``."""
+    """Layers ``[start, stop)``, packed for serving. Pipelines share one; each brings its ``Slots``.
+
+    ``opened`` makes one of a model in the store.
+    """
 
     def __init__(self, span: Span) -> None:
         began_s = time.perf_counter()
-        self.weights_bytes = sum(weight.numel() * 4 for weight in span.parameters())
+        held = (*span.parameters(), *span.buffers())
+        packed = [m for m in span.modules() if isinstance(m, PackedProjection)]
+        self.weights_bytes = sum(weight.numel() * weight.element_size() for weight in held)
+        self.weights_bytes += sum(4 * m.inputs * m.outputs for m in packed)
         self.config, self.start, self.stop = span.config, span.start, span.stop
         pack_weights(span)
         for gain in (weight for weight in span.parameters() if weight.dim() == 1):
@@ -41,6 +50,16 @@ class Stage:
         with torch.inference_mode():
             self.steady = all(map(steady, products))
         self.load_s = time.perf_counter() - began_s
+
+    @classmethod
+    def opened(cls, manifest: Manifest, start: int, stop: int) -> Stage:
+        """Layers of a model in the store; the weights of a ternary one are never restored.
+
+        Raises ``BadModelFile`` for a blob that is missing or damaged, ``ValueError`` for a range that the
+        model does not have.
+        """
+        packed = manifest.dtype == ternary.DTYPE
+        return cls((opened_span if packed else store.opened_span)(manifest, start, stop))
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -7,7 +7,7 @@ token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,7 @@ class MixtureOfExperts(nn.Module):
         self.gate_EFD = nn.Parameter(torch.empty(expand))
         self.up_EFD = nn.Parameter(torch.empty(expand))
         self.down_EDF = nn.Parameter(torch.empty(config.experts, config.width, config.hidden))
+        self.experts: nn.ModuleList | None = None
         self.balance: Tensor | None = None
 
     def forward(self, h_BTD: Tensor) -> Tensor:
@@ -80,11 +81,7 @@ class MixtureOfExperts(nn.Module):
             self.balance = p_ME.shape[-1] * torch.dot(load_E / max(len(h_MD), 1), share_E)
         order_M = torch.argsort(expert_M, stable=True)
         groups = torch.split(h_MD[order_M], load_E.tolist())
-        # unbind, not indexing: its gradient is one stack instead of E tensors of zeros
-        experts = zip(
-            groups, self.gate_EFD.unbind(), self.up_EFD.unbind(), self.down_EDF.unbind(), strict=True
-        )
-        out_MD = torch.cat([self._computed(*each) for each in experts if len(each[0])])
+        out_MD = torch.cat(self._outputs(groups))
         back_M = torch.empty_like(order_M).index_copy_(
             0, order_M, torch.arange(len(order_M), device=order_M.device)
         )
@@ -94,6 +91,21 @@ class MixtureOfExperts(nn.Module):
         """Serve from now on: a token's result no longer depends on which others chose its expert."""
         (self.router,) = pack(self.router)
         self._fewest, self._silu = 2, _steady_silu
+
+    def replace(self, experts: Sequence[nn.Module]) -> None:
+        """Compute with these experts from now on, in place of the stacks, which are let go."""
+        self.experts = nn.ModuleList(experts)
+        del self.gate_EFD, self.up_EFD, self.down_EDF
+
+    def _outputs(self, groups: Sequence[Tensor]) -> list[Tensor]:
+        """What each expert makes of its group of tokens, where it has any."""
+        if self.experts is not None:
+            return [expert(group) for expert, group in zip(self.experts, groups, strict=True) if len(group)]
+        # unbind, not indexing: its gradient is one stack instead of E tensors of zeros
+        stacks = zip(
+            groups, self.gate_EFD.unbind(), self.up_EFD.unbind(), self.down_EDF.unbind(), strict=True
+        )
+        return [self._computed(*each) for each in stacks if len(each[0])]
 
     def _computed(self, group_MD: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
         """One expert's SwiGLU of its group of tokens, computed over at least ``_fewest`` rows."""

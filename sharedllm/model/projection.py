@@ -23,6 +23,7 @@ __all__ = [
     "pack",
     "project",
     "project_all",
+    "shared",
     "steady",
 ]
 
@@ -139,9 +140,9 @@ class PackedProjection(nn.Module):
 
 
 class _Slice(nn.Module):
-    """One of the projections that share a ``PackedProjection``; ``sizes`` are the outputs of all of them."""
+    """One of the projections that share a product; ``sizes`` are the outputs of all of them."""
 
-    def __init__(self, whole: PackedProjection, sizes: list[int], index: int) -> None:
+    def __init__(self, whole: nn.Module, sizes: list[int], index: int) -> None:
         super().__init__()
         self.whole, self.sizes, self.index = whole, sizes, index
 
@@ -152,13 +153,18 @@ class _Slice(nn.Module):
 def pack(*projections: nn.Module) -> list[nn.Module]:
     """Replacements for plain projections of the same input, which read their weights in one product.
 
-    Those of several must be applied together, by ``project_all``, in this order, to be fast.
+    Those of several must be applied together, by ``project_all``, in this order, to be fast. Where something
+    else has taken the place of one already, all stay as they are.
     """
+    if not all(isinstance(projection, Projection) for projection in projections):
+        return list(projections)
     weights = [cast(Tensor, projection.weight).detach() for projection in projections]
-    whole = PackedProjection(torch.cat(weights))
-    if len(weights) == 1:
-        return [whole]
-    return [_Slice(whole, [len(weight) for weight in weights], i) for i in range(len(weights))]
+    return shared(PackedProjection(torch.cat(weights)), [len(weight) for weight in weights])
+
+
+def shared(whole: nn.Module, sizes: list[int]) -> list[nn.Module]:
+    """Projections of the same input that are one product, ``whole``: one for each size of output."""
+    return [whole] if len(sizes) == 1 else [_Slice(whole, sizes, i) for i in range(len(sizes))]
 
 
 def steady(projection: PackedProjection) -> bool:

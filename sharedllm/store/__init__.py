@@ -18,7 +18,14 @@ from sharedllm.store.collection import Collected, collect
 from sharedllm.store.packages import Progress
 
 if TYPE_CHECKING:
-    from sharedllm.store.conversion import Loaded, keep_model, opened_ends, opened_span, opened_tokenizer
+    from sharedllm.store.conversion import (
+        Loaded,
+        keep_model,
+        opened_ends,
+        opened_span,
+        opened_ternary,
+        opened_tokenizer,
+    )
     from sharedllm.store.manifest import Manifest
     from sharedllm.store.ternary.keeping import keep_ternary
     from sharedllm.store.zoo import (
@@ -52,6 +59,7 @@ __all__ = [
     "names",
     "opened_ends",
     "opened_span",
+    "opened_ternary",
     "opened_tokenizer",
     "resolve",
     "save",
@@ -68,6 +76,7 @@ _WITH_TORCH = {
     "Manifest": "manifest",
     "opened_ends": "conversion",
     "opened_span": "conversion",
+    "opened_ternary": "conversion",
     "opened_tokenizer": "conversion",
 }
 

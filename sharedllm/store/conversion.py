@@ -35,6 +35,7 @@ __all__ = [
     "keep",
     "keep_model",
     "opened",
+    "opened_ternary",
     "opened_tokenizer",
     "refuse_nan",
 ]
@@ -166,18 +167,36 @@ def opened_ends(manifest: Manifest) -> dict[str, torch.Tensor]:
     return _chosen(manifest, shapes)
 
 
+def opened_ternary(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> ternary.Opened:
+    """The file of a ternary model, which has weights of these shapes: for engines that don't restore them.
+
+    Raises what ``opened`` raises.
+    """
+    weights = _mapped(manifest)
+    if not isinstance(weights, ternary.Opened):
+        raise BadModelFile(f"{manifest.name} is no ternary model; its weights are {manifest.dtype}.")
+    _refuse_misfits(manifest, weights.shapes, shapes)
+    return weights
+
+
 def _chosen(manifest: Manifest, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """The tensors of these names, in fp32. Raises ``BadModelFile`` for one that is missing or misshapen."""
     weights = _mapped(manifest)
+    _refuse_misfits(manifest, weights.shapes, shapes)
+    return {name: weights.restored(name) for name in shapes}
+
+
+def _refuse_misfits(
+    manifest: Manifest, there: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
     for name, expected in shapes.items():
-        if name not in weights.shapes:
+        if name not in there:
             raise BadModelFile(f"{manifest.name} holds no {name}. Fetch or train the model again.")
-        if weights.shapes[name] != expected:
+        if there[name] != expected:
             raise BadModelFile(
-                f"Tensor {name} of {manifest.name} has the shape {weights.shapes[name]}, but its "
+                f"Tensor {name} of {manifest.name} has the shape {there[name]}, but its "
                 f"configuration says {expected}. Fetch or train the model again."
             )
-    return {name: weights.restored(name) for name in shapes}
 
 
 class _Weights(Protocol):

@@ -39,8 +39,8 @@ class Alone:
         manifest = store.resolve(name)
         self.loaded = store.load(name)
         self.config = manifest.config
-        self.ends = Ends(manifest.config, store.opened_ends(manifest))
-        self.stage = Stage(store.opened_span(manifest, 0, manifest.config.layers))
+        self.ends = Ends.opened(manifest)
+        self.stage = Stage.opened(manifest, 0, manifest.config.layers)
 
     def plainly(self, prompt: Sequence[int], steps: int) -> Timing:
         """Time ``model.generate``."""

@@ -125,7 +125,7 @@ def _repertoire(
 
     def loop_of(name: str, manifest: store.Manifest) -> Loop:
         if manifest.weights_sha256 not in loops:
-            ends = Ends(manifest.config, store.opened_ends(manifest))
+            ends = Ends.opened(manifest)
             model = Model(name, manifest.weights_sha256, ends, Codec.named(settings.wire))
             routes = Routes(client, _wish(settings, name, manifest))
             loops[manifest.weights_sha256] = Loop(model, routes, lambda member: _connect(identity, member))

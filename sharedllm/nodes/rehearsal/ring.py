@@ -144,7 +144,7 @@ class Rehearsal:
             self.workers[name] = self._worker(name, authority, folder, proxies)
             undo.callback(self.workers[name].close)
         script = Script(authority, self.primary, manifest.weights_sha256, self._plans, self.workers)
-        ends = Ends(manifest.config, store.opened_ends(manifest))
+        ends = Ends.opened(manifest)
         served = Model(self._model, manifest.weights_sha256, ends, Codec.named(self._wire))
         self.loop = self._loop_type(served, Routes(script, {}), self._connect)
         self.loop.start()
@@ -196,7 +196,7 @@ def _stage(name: str, weights_sha256: str, start: int, stop: int) -> Stage:
     manifest = store.resolve(name)
     if manifest.weights_sha256 != weights_sha256:
         raise NotServed(f"The model {name} changed while it was being rehearsed; begin anew.")
-    return Stage(store.opened_span(manifest, start, stop))
+    return Stage.opened(manifest, start, stop)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ def find(name: str, weights_sha256: str, start: int, stop: int, *, state: Path) 
     Raises ``NotServed`` if the model of that name here is another one and nobody published the right one.
     """
     manifest = store.with_weights(weights_sha256) or _fetched(name, weights_sha256, state)
-    return Stage(store.opened_span(manifest, start, stop))
+    return Stage.opened(manifest, start, stop)
 
 
 def _fetched(name: str, weights_sha256: str, state: Path) -> store.Manifest:
