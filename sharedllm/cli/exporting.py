@@ -17,7 +17,7 @@ from sharedllm.store import Blobs, Loaded, atomic, ternary
 from sharedllm.training import held_out, overall
 from sharedllm.training.evaluate import DocumentLoss, beginning
 
-__all__ = ["SCHEMES", "Weights", "code", "losses", "parts", "write"]
+__all__ = ["SCHEMES", "Weights", "code", "losses", "parts", "refuse_unknown", "write"]
 
 Weights = Mapping[str, ternary.Weight]
 Quantise = Callable[[Loaded, Report], Weights]
@@ -28,17 +28,21 @@ _WINDOW = 512
 _BYTES = 2_000
 
 
+def refuse_unknown(scheme: str) -> None:
+    """Raise ``UnknownName`` for a scheme that is none of ``SCHEMES``."""
+    if scheme not in SCHEMES:
+        raise UnknownName(f"There is no scheme {scheme!r}; there are {', '.join(SCHEMES)}.")
+
+
 def write(loaded: Loaded, scheme: str, table: ternary.Table, out: Path, report: Report) -> None:
     """Write a model to ``out`` by a scheme of ``SCHEMES``; one that is ternary already is copied.
 
-    Raises ``UnknownName`` for an unknown scheme, and what the scheme raises.
+    Raises what the scheme raises.
     """
     manifest = loaded.manifest
     if manifest.dtype == ternary.DTYPE:
         atomic.write_bytes(out, Blobs().hold(manifest.weights_sha256).read_bytes())
         return
-    if scheme not in SCHEMES:
-        raise UnknownName(f"There is no scheme {scheme!r}; there are {', '.join(SCHEMES)}.")
     quantise: Quantise = getattr(importlib.import_module(SCHEMES[scheme]), scheme)
     weights = quantise(loaded, report)
     about = {"base": manifest.name, "base_sha256": manifest.weights_sha256, "scheme": scheme}

@@ -152,11 +152,14 @@ def export(
     from sharedllm.cli import exporting
     from sharedllm.cli.progress import learning
 
+    exporting.refuse_unknown(scheme)
     with showing() as progress:
         loaded = store.load(name, progress=progress)
     path = out or Path(f"{loaded.manifest.name}.{form}")
     ready = loaded.manifest.dtype == form
-    if scheme == "rounded" and not ready:
+    if ready:
+        typer.echo(f"{loaded.manifest.name} is ternary already, so its file is copied as it is.", err=True)
+    elif scheme == "rounded":
         typer.echo(_DESTROYED.format(name=loaded.manifest.name), err=True)
     with learning() as report:
         exporting.write(loaded, scheme, table, path, report)
