@@ -6,6 +6,7 @@ worker is reached is a function that it is given. What must not happen here: cer
 A token's bits never depend on which other requests are computed beside it or what they wear, on where the
 model is cut or on the number of threads, so a generation that moves to another worker goes on bit for bit.
 Adapters are lent to a pipeline and worn by its slots; they are gone when it is.
+A ternary model's weights stay packed (``ternary``).
 Bets that rest on it: b005 (handoff), b045 (throttle).
 """
 
@@ -16,7 +17,7 @@ from sharedllm.engines.lending import Lending, lent
 from sharedllm.engines.server import Dial, Engine
 from sharedllm.engines.sessions import Admission, Find
 from sharedllm.engines.slots import kv_bytes_per_token
-from sharedllm.engines.stage import Stage, Work
+from sharedllm.engines.stage import Stage, Work, layer_bytes
 
 __all__ = [
     "Admission",
@@ -32,5 +33,6 @@ __all__ = [
     "Work",
     "greet",
     "kv_bytes_per_token",
+    "layer_bytes",
     "lent",
 ]

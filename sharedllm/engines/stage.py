@@ -24,7 +24,7 @@ from sharedllm.model.norm import RMSNorm
 from sharedllm.store import Manifest, ternary
 from sharedllm.wire import Adapter, Codec, Hop, Op, Segment, StepMeta, Want, decode, encode, rounded
 
-__all__ = ["Stage", "Work"]
+__all__ = ["Stage", "Work", "layer_bytes"]
 
 
 class Stage:
@@ -35,10 +35,7 @@ class Stage:
 
     def __init__(self, span: Span) -> None:
         began_s = time.perf_counter()
-        held = (*span.parameters(), *span.buffers())
-        packed = [m for m in span.modules() if isinstance(m, PackedProjection)]
-        self.weights_bytes = sum(weight.numel() * weight.element_size() for weight in held)
-        self.weights_bytes += sum(4 * m.inputs * m.outputs for m in packed)
+        self.weights_bytes = _held_bytes(span)
         self.config, self.start, self.stop = span.config, span.start, span.stop
         pack_weights(span)
         for gain in (weight for weight in span.parameters() if weight.dim() == 1):
@@ -58,8 +55,7 @@ class Stage:
         Raises ``BadModelFile`` for a blob that is missing or damaged, ``ValueError`` for a range that the
         model does not have.
         """
-        packed = manifest.dtype == ternary.DTYPE
-        return cls((opened_span if packed else store.opened_span)(manifest, start, stop))
+        return cls(_opened(manifest, start, stop))
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -107,6 +103,23 @@ class Stage:
             if traced:
                 traces.append(h_BTD[0, traced])
         return h_BTD[0], torch.cat(traces) if traces else h_RD[:0]
+
+
+def layer_bytes(manifest: Manifest) -> int:
+    """Bytes that the weights of one layer take in an engine; raises what ``Stage.opened`` raises."""
+    return _held_bytes(_opened(manifest, 0, 1))
+
+
+def _opened(manifest: Manifest, start: int, stop: int) -> Span:
+    if manifest.dtype == ternary.DTYPE:
+        return opened_span(manifest, start, stop)
+    return store.opened_span(manifest, start, stop)
+
+
+def _held_bytes(span: Span) -> int:
+    packed = [m for m in span.modules() if isinstance(m, PackedProjection)]
+    held = sum(weight.numel() * weight.element_size() for weight in (*span.parameters(), *span.buffers()))
+    return held + sum(4 * m.inputs * m.outputs for m in packed)
 
 
 class Work:

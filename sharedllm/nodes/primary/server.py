@@ -16,7 +16,7 @@ import torch
 import sharedllm
 from sharedllm import store
 from sharedllm.adapters import library
-from sharedllm.engines import Ends, kv_bytes_per_token
+from sharedllm.engines import Ends, kv_bytes_per_token, layer_bytes
 from sharedllm.nodes.api import create_app, make_server
 from sharedllm.nodes.coordinator.client import CoordinatorClient
 from sharedllm.nodes.coordinator.heartbeat import Heartbeat
@@ -146,7 +146,6 @@ def _repertoire(
 def _wish(settings: PrimarySettings, name: str, manifest: store.Manifest) -> dict[str, Any]:
     """The model's and the objective's part of every request for a pipeline."""
     config = manifest.config
-    shapes = store.opened_span(manifest, 0, 1).parameters()
     spread = (
         {"kind": "spread", "nodes": settings.spread}
         if settings.spread
@@ -157,7 +156,7 @@ def _wish(settings: PrimarySettings, name: str, manifest: store.Manifest) -> dic
             "name": name,
             "hash": manifest.weights_sha256,
             "layers": config.layers,
-            "layer_bytes": sum(4 * weight.numel() for weight in shapes),
+            "layer_bytes": layer_bytes(manifest),
             "cache_bytes_per_layer": _PLANNED_TOKENS * kv_bytes_per_token(config, 1),
             "width": config.width,
             "activation_bytes": encoded_bytes(Codec.named(settings.wire), 1, config.width),

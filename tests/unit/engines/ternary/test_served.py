@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from sharedllm import store
-from sharedllm.engines import Ends, Stage
+from sharedllm.engines import Ends, Stage, layer_bytes
 from sharedllm.engines.ternary import CompiledProjection, RestoredProjection, kernel, span
+from sharedllm.errors import BadModelFile
 from sharedllm.model import Transformer, train_tokenizer
 from sharedllm.store import Manifest, ternary
 from sharedllm.wire import Op, Segment, Want
@@ -112,3 +113,14 @@ def test_a_head_of_another_form_is_restored(keep: Keep, table: ternary.Table) ->
     ends, plain = Ends.opened(manifest), Ends(manifest.config, store.opened_ends(manifest))
     h_RD = torch.randn(5, manifest.config.width, generator=torch.Generator().manual_seed(1))
     assert torch.equal(ends.logits(h_RD), plain.logits(h_RD))
+
+
+def test_a_layer_is_counted_as_it_is_held(keep: Keep) -> None:
+    manifest = keep("dense")
+    assert 4 * layer_bytes(manifest) == Stage.opened(manifest, 0, 4).weights_bytes
+
+
+def test_another_kind_of_model_is_no_ternary_one() -> None:
+    manifest = store.resolve("toy")
+    with pytest.raises(BadModelFile, match="toy is no ternary model; its weights are float"):
+        store.opened_ternary(manifest, {})
