@@ -11,7 +11,7 @@ from sharedllm.training import Recipe
 
 @pytest.fixture
 def light(recipe: Recipe) -> Recipe:
-    """Twelve steps of AdamW on 32 tokens each."""
+    """Six steps of AdamW on 32 tokens each."""
     return dataclasses.replace(
-        recipe, optimizer="adamw", lr=1e-2, batch=2, window=16, tokens=12 * 32, balance=0.0
+        recipe, optimizer="adamw", lr=1e-2, batch=2, window=16, tokens=6 * 32, balance=0.0
     )

@@ -23,7 +23,7 @@ def simulated(
     """Simulate three rounds of four workers that read the same kind of text."""
 
     def run(**plan: object) -> Outcome:
-        whole = Plan(**{"workers": 4, "inner_steps": 4, "outer_lr": 1.0, "outer_momentum": 0.0, **plan})  # type: ignore[arg-type]
+        whole = Plan(**{"workers": 4, "inner_steps": 2, "outer_lr": 1.0, "outer_momentum": 0.0, **plan})  # type: ignore[arg-type]
         shards = [Streams({"steps": new_stream(1000 + w)}) for w in range(whole.workers)]
         start_P = weights_of(new_model())
         return simulate(
@@ -33,7 +33,7 @@ def simulated(
             whole,
             seed=1,
             validate=lambda model: (weights_of(model) - start_P).norm().item(),
-            every_steps=4,
+            every_steps=2,
         )
 
     return run
@@ -83,7 +83,7 @@ def test_an_unknown_attack_is_refused(simulated: Simulated) -> None:
 
 def test_a_worker_that_is_away_neither_trains_nor_sends(simulated: Simulated, light: Recipe) -> None:
     whole, without = simulated().points[-1], simulated(away=(Away(1, 1, 2),)).points[-1]
-    assert whole.tokens - without.tokens == 4 * light.tokens_per_step
+    assert whole.tokens - without.tokens == 2 * light.tokens_per_step
     assert whole.sent_bytes * 11 == without.sent_bytes * 12
 
 
@@ -105,7 +105,7 @@ def test_when_a_cut_heals_the_larger_side_keeps_its_weights(simulated: Simulated
 
 def test_a_side_that_is_too_small_for_its_rule_waits(simulated: Simulated, light: Recipe) -> None:
     outcome = simulated(rule="median", assumed_liars=1, cuts=(Cut((0, 1), 1, 2),))
-    assert outcome.points[-1].tokens == 4 * light.tokens - 4 * 4 * light.tokens_per_step
+    assert outcome.points[-1].tokens == 4 * light.tokens - 4 * 2 * light.tokens_per_step
 
 
 @pytest.mark.parametrize(
