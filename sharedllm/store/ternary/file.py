@@ -100,6 +100,8 @@ def read(path: Path) -> Opened:
         config = Config.from_dict(json.loads(metadata["config"]))
         hashes, provenance = json.loads(metadata["sha256"]), json.loads(metadata["provenance"])
         licence = metadata["licence"]
+        if not isinstance(provenance, dict):
+            raise ValueError("its provenance is no table")
         expected = {
             _TOKENIZER,
             *(part for name, form in forms.items() for part in _names(name, form["form"])),
@@ -145,12 +147,15 @@ class Opened(Mapping[str, Weight]):
                 weight = SteppedTensor(parts[0], parts[1], self.shapes[name], bits)
         except BadModelFile as error:
             raise BadModelFile(f"Tensor {name} of {self.path} does not fit: {error}") from error
-        if isinstance(weight, Tensor) and tuple(weight.shape) != self.shapes[name]:
+        if isinstance(weight, Tensor) and (tuple(weight.shape), _kind(weight)) != (self.shapes[name], kind):
             raise BadModelFile(
-                f"Tensor {name} of {self.path} has the shape {tuple(weight.shape)}, not {self.shapes[name]} "
-                "as the file says; fetch it again."
+                f"Tensor {name} of {self.path} is {weight.dtype} of the shape {tuple(weight.shape)}, not "
+                f"{kind} of the shape {self.shapes[name]} as the file says; fetch it again."
             )
         return weight
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kinds
 
     def __iter__(self) -> Any:
         return iter(self._kinds)
@@ -224,7 +229,7 @@ def _kind(weight: Weight) -> str:
         return "ternary"
     if isinstance(weight, SteppedTensor):
         return f"int{weight.bits}"
-    return "fp32" if weight.dtype == torch.float32 else "fp16"
+    return {torch.float32: "fp32", torch.float16: "fp16"}.get(weight.dtype, "unknown")
 
 
 def _form(weight: Weight) -> dict[str, Any]:

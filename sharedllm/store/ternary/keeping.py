@@ -75,7 +75,12 @@ def _taken(name: str, opened: Opened, sha256: str | None) -> Manifest:
     empty(opened.config, opened.shapes, where)
     for key in opened:
         refuse_nan(key, opened.restored(key), where)
-    return _described(name, opened, sha256)
+    try:
+        manifest = _described(name, opened, sha256)
+        manifest.to_bytes()
+    except ValueError as error:
+        raise BadModelFile(f"{where} says more of itself than a manifest holds ({error}).") from error
+    return manifest
 
 
 def _described(name: str, opened: Opened, sha256: str | None) -> Manifest:

@@ -25,7 +25,8 @@ _STEPS = {8: 127, 4: 7}
 class TernaryTensor:
     """A weight of ``shape`` [X…, O, I]: packed ``trits`` (uint8 [P, ⌈n/5⌉]), fp16 ``scales`` [P, X…, O, G].
 
-    P planes are added up; I / G inputs share a scale. Raises ``BadModelFile`` if the parts don't fit.
+    P planes are added up; I / G inputs share a scale. Raises ``BadModelFile`` if the parts don't fit, or a
+    byte is no five trits: whoever computes with the bytes themselves may rely on it.
     """
 
     trits: Tensor
@@ -42,6 +43,8 @@ class TernaryTensor:
                 f"has one or two planes of {trits.packed_bytes(n):,} bytes. The model is damaged, fetch it "
                 "again."
             )
+        for packed in self.trits:
+            trits.refuse_foreign(packed, n)
         _refuse_scales(self.scales, (planes, *self.shape[:-1]), self.shape[-1])
 
     @classmethod
@@ -61,12 +64,12 @@ class TernaryTensor:
         return len(self.trits)
 
     def unpacked(self) -> Tensor:
-        """The trits as int8 ``[P, X…, O, I]``. Raises ``BadModelFile`` for a byte that is no five trits."""
+        """The trits as int8 ``[P, X…, O, I]``."""
         n = math.prod(self.shape)
         return torch.stack([trits.unpack(packed, n).view(self.shape) for packed in self.trits])
 
     def restored(self) -> Tensor:
-        """The weights in fp32, planes added up in order. Raises ``BadModelFile`` as ``unpacked`` does."""
+        """The weights in fp32, planes added up in order."""
         parts = [rounding.restored(*plane) for plane in zip(self.unpacked(), self.scales, strict=True)]
         return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
 
@@ -85,10 +88,12 @@ class SteppedTensor:
 
     def __post_init__(self) -> None:
         expected = self.shape if self.bits == 8 else (-(-math.prod(self.shape) // 2),)
-        if len(self.shape) != 2 or min(self.shape) < 1 or self.steps.shape != expected:
+        kind = torch.int8 if self.bits == 8 else torch.uint8
+        whole = len(self.shape) == 2 and min(self.shape) > 0
+        if not whole or self.steps.shape != expected or self.steps.dtype != kind:
             raise BadModelFile(
-                f"Steps of {self.bits} bits have the shape {tuple(self.steps.shape)}, which does not fit a "
-                f"table of the shape {self.shape}. The model is damaged, fetch it again."
+                f"Steps of {self.bits} bits are {self.steps.dtype} of the shape {tuple(self.steps.shape)}, "
+                f"which does not fit a table of the shape {self.shape}. The model is damaged, fetch it again."
             )
         _refuse_scales(self.scales, self.shape[:-1], self.shape[-1])
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from sharedllm import store
 from sharedllm.errors import BadModelFile
 from sharedllm.store import safetensors, ternary
 from sharedllm.store.ternary import file as ternary_file
@@ -52,7 +53,7 @@ def test_a_bit_flipped_in_any_tensor_names_it(path: Path) -> None:
 
 
 def test_a_bit_flipped_anywhere_in_the_header_is_noticed(path: Path) -> None:
-    for at in range(regions(path)["header"][1]):
+    for at in {*range(120), *range(120, regions(path)["header"][1], 7)}:
         flipped(path, at, at % 8)
         with pytest.raises(BadModelFile, match="header"):
             ternary.read(path)
@@ -148,3 +149,49 @@ def test_scales_that_are_no_numbers_are_refused(number: float) -> None:
     scales = torch.full((1, 2, 1), number, dtype=torch.float16)
     with pytest.raises(BadModelFile, match="Scales hold NaN or infinity"):
         ternary.TernaryTensor(torch.zeros(1, 2, dtype=torch.uint8), scales, (2, 5))
+
+
+def test_a_weight_made_of_bytes_that_are_no_trits_is_refused() -> None:
+    scales = torch.ones(1, 2, 1, dtype=torch.float16)
+    with pytest.raises(BadModelFile, match="at most 242, but one is 243"):
+        ternary.TernaryTensor(torch.full((1, 2), 243, dtype=torch.uint8), scales, (2, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
+def test_trits_of_another_type_are_refused(dtype: torch.dtype) -> None:
+    scales = torch.ones(1, 2, 1, dtype=torch.float16)
+    with pytest.raises(BadModelFile, match="10 trits take 2 bytes, but there are 2 of"):
+        ternary.TernaryTensor(torch.zeros(1, 2, dtype=dtype), scales, (2, 5))
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales"),
+    [((1, 2, 3), (2, 5)), ((1, 3, 1), (2, 5)), ((2, 2, 1), (2, 5)), ((1, 2, 0), (2, 5)), ((), (2, 5))],
+)
+def test_scales_that_do_not_fit_are_refused(shape: tuple[int, ...], scales: tuple[int, int]) -> None:
+    with pytest.raises(BadModelFile, match="Scales have the shape"):
+        ternary.TernaryTensor(
+            torch.full((1, 2), 121, dtype=torch.uint8), torch.ones(shape, dtype=torch.float16), scales
+        )
+
+
+@pytest.mark.parametrize(("bits", "dtype", "shape"), [(8, torch.uint8, (2, 6)), (4, torch.uint8, (2, 6))])
+def test_steps_that_do_not_fit_are_refused(bits: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadModelFile, match=f"Steps of {bits} bits"):
+        ternary.SteppedTensor(
+            torch.zeros(shape, dtype=dtype), torch.ones(2, 1, dtype=torch.float16), (2, 6), bits
+        )
+
+
+@pytest.mark.parametrize("provenance", ["[]", "7", '"no"'])
+def test_a_provenance_that_is_no_table_is_refused(path: Path, provenance: str) -> None:
+    forged(path, lambda header, _: header["__metadata__"].update(provenance=provenance))
+    with pytest.raises(BadModelFile, match="not a whole ternary file"):
+        ternary.read(path)
+
+
+@pytest.mark.parametrize("provenance", [json.dumps({"a": "b" * 5000}), '{"a": NaN}'])
+def test_a_file_that_no_manifest_can_describe_is_not_taken_in(path: Path, provenance: str) -> None:
+    forged(path, lambda header, _: header["__metadata__"].update(provenance=provenance))
+    with pytest.raises(BadModelFile, match="more of itself than a manifest holds"):
+        store.resolve(path)
