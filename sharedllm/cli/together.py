@@ -23,6 +23,7 @@ from rich.table import Table
 
 from sharedllm.cli.signals import interrupted_by_signals
 from sharedllm.errors import BadRecipe
+from sharedllm.robust import check_rule
 from sharedllm.store import home, sha256_of
 from sharedllm.training import Prepared, domain_losses, live
 from sharedllm.training.outer import Codec, put_weights
@@ -38,12 +39,14 @@ from sharedllm.training.outer.processes import (
     check_attack,
     enter,
     host,
+    listen,
     stored_state,
 )
 
 __all__ = ["Asked", "join_at", "train"]
 
 _SECONDS_PER_MINUTE = 60
+_ANY = 10**9  # rounds: how many there are is not known yet
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,16 @@ class Asked:
 def train(asked: Asked) -> None:
     """Do what ``sharedllm train diloco`` was asked for."""
     check_attack(asked.attack)
+    check_rule(asked.rule, asked.workers, asked.survived)
+    usual = usual_rounds(asked.workers, asked.inner_steps)
+    churn = Churn.of(asked.churn, asked.workers, asked.rounds or (_ANY if asked.minutes else usual))
+    listener = listen(asked.address, asked.port)
     console = Console(stderr=True, markup=False, highlight=False)
     console.print(f"{asked.base}: preparing the text and the tokenizer", soft_wrap=True)
     prepared = prepare_joint(asked.base, asked.seed)
     folder = asked.folder or home() / "checkpoints" / asked.label
     settings = _settings(asked, prepared, folder)
-    churn = Churn.of(asked.churn, settings.workers, settings.rounds)
-    store = host(settings, asked.address, asked.port)
+    store = host(settings, listener)
     liars = dict.fromkeys(range(settings.workers - asked.liars, settings.workers), asked.attack)
     record = Record.read(folder / "rounds.json")
     numbers = range(settings.workers)

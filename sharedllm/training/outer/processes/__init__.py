@@ -14,7 +14,7 @@ from sharedllm.training.outer.processes.churn import Churn
 from sharedllm.training.outer.processes.errors import CannotGoOn
 from sharedllm.training.outer.processes.launch import Crew, Event
 from sharedllm.training.outer.processes.liar import check_attack
-from sharedllm.training.outer.processes.meeting import Meeting, enter, host
+from sharedllm.training.outer.processes.meeting import Meeting, enter, host, listen
 from sharedllm.training.outer.processes.settings import Settings, fewest
 from sharedllm.training.outer.processes.state import State
 from sharedllm.training.outer.processes.worker import Job, stored_state, work
@@ -32,6 +32,7 @@ __all__ = [
     "enter",
     "fewest",
     "host",
+    "listen",
     "stored_state",
     "work",
 ]

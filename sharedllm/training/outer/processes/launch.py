@@ -36,7 +36,7 @@ __all__ = ["Crew", "Event"]
 
 Event = dict[str, Any]
 
-_PROGRAM = (sys.executable, "-m", "sharedllm.training.outer.processes.worker")
+_PROGRAM = (sys.executable, "-c", "from sharedllm.training.outer.processes import worker; worker.main()")
 # a lost peer is nothing to write pages about: the worker says it in a sentence
 _QUIET = {"TORCH_CPP_LOG_LEVEL": "FATAL", "OMP_NUM_THREADS": "1"}
 _GRACE_S = 5.0

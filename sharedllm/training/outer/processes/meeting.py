@@ -28,7 +28,7 @@ from sharedllm.errors import BadRecipe
 from sharedllm.training.outer.processes.errors import CannotGoOn
 from sharedllm.training.outer.processes.settings import Settings
 
-__all__ = ["GIVE_UP", "Generation", "Meeting", "enter", "host", "interface_toward"]
+__all__ = ["GIVE_UP", "Generation", "Meeting", "enter", "host", "interface_toward", "listen"]
 
 _SETTINGS, _NUMBERS = "settings", "numbers"
 _STORE_TIMEOUT_S = 30.0
@@ -47,8 +47,8 @@ class Generation(NamedTuple):
     members: tuple[int, ...]
 
 
-def host(settings: Settings, address: str, port: int) -> TCPStore:
-    """Open a meeting place for ``settings`` on ``address`` alone. Raises ``BadRecipe`` for a taken port."""
+def listen(address: str, port: int) -> socket.socket:
+    """Listen on ``address`` alone. Raises ``BadRecipe`` for a taken port, and for all addresses at once."""
     if address in _EVERYWHERE:
         raise BadRecipe(
             f"{address} is every address of this machine; give the one at which the other machines reach it."
@@ -64,7 +64,12 @@ def host(settings: Settings, address: str, port: int) -> TCPStore:
             f"The meeting place can't listen on {address}:{port} ({error.strerror}); give another --port, or "
             "none and the system chooses one."
         ) from error
-    port = listener.getsockname()[1]
+    return listener
+
+
+def host(settings: Settings, listener: socket.socket) -> TCPStore:
+    """Open a meeting place for ``settings`` where ``listener``, which it takes over, listens."""
+    address, port = listener.getsockname()[:2]
     store = TCPStore(
         address,
         port,

@@ -272,7 +272,3 @@ def _tie_to(parent: int) -> None:
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             sys.exit("the launcher is gone")
-
-
-if __name__ == "__main__":
-    main()

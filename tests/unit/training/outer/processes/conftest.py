@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sharedllm.training import Streams
-from sharedllm.training.outer.processes import Crew, Event, Settings, host
+from sharedllm.training.outer.processes import Crew, Event, Settings, host, listen
 from tests.unit.training.conftest import TINY, TINY_CONFIG, counted
 
 Choose = Callable[..., Settings]
@@ -71,7 +71,7 @@ def told(
     """Run a training to its end, letting ``react`` interfere after each event."""
     streams: Streams = counted()
     events = []
-    store = host(settings, "127.0.0.1", 0)
+    store = host(settings, listen("127.0.0.1", 0))
     numbers = range(settings.workers)
     with Crew(settings, streams, folder, store=store, numbers=numbers, liars=liars, **how) as crew:
         for event in crew.events():

@@ -52,12 +52,12 @@ worker.main()
 LAUNCHER = """
 import sys
 from pathlib import Path
-from sharedllm.training.outer.processes import Crew, host
+from sharedllm.training.outer.processes import Crew, host, listen
 from tests.unit.training.conftest import counted
 from tests.unit.training.outer.processes.conftest import tiny_settings
 
 settings = tiny_settings(rounds=500)
-store = host(settings, "127.0.0.1", 0)
+store = host(settings, listen("127.0.0.1", 0))
 with Crew(settings, counted(), Path(sys.argv[1]), store=store, numbers=range(2)) as crew:
     for event in crew.events():
         if event["event"] == "round":

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from sharedllm.errors import BadRecipe
-from sharedllm.training.outer.processes import CannotGoOn, Settings, enter, host
+from sharedllm.training.outer.processes import CannotGoOn, Settings, enter, host, listen
 from sharedllm.training.outer.processes.meeting import Generation, Meeting, depart, interface_toward
 from tests.unit.training.outer.processes.conftest import tiny_settings
 
@@ -22,7 +22,7 @@ class Place:
 
     def __init__(self, patience_s: float = LONG_S, least: int = 1) -> None:
         self.settings = tiny_settings(workers=3, patience_s=patience_s)
-        self.store = host(self.settings, "127.0.0.1", 0)
+        self.store = host(self.settings, listen("127.0.0.1", 0))
         self.pool = ThreadPoolExecutor(8)
         self.least = least
 
@@ -145,13 +145,13 @@ def test_a_port_that_is_taken_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BadRecipe, match=f"can't listen on 127.0.0.1:{port}"):
-            host(tiny_settings(), "127.0.0.1", port)
+            listen("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", ""])
 def test_a_place_on_all_addresses_is_refused(address: str) -> None:
     with pytest.raises(BadRecipe, match="every address"):
-        host(tiny_settings(), address, 0)
+        listen(address, 0)
 
 
 def test_nobody_there_is_said_in_a_sentence() -> None:

@@ -14,7 +14,16 @@ from sharedllm.errors import BadAggregate, BadRecipe, BadUpdate
 from sharedllm.training import Streams
 from sharedllm.training.outer import CODECS, Coding, decode, encode
 from sharedllm.training.outer.compression import Codec
-from sharedllm.training.outer.processes import Churn, Crew, Settings, State, check_attack, fewest, host
+from sharedllm.training.outer.processes import (
+    Churn,
+    Crew,
+    Settings,
+    State,
+    check_attack,
+    fewest,
+    host,
+    listen,
+)
 from sharedllm.training.outer.processes.learner import read_text, shard, write_text
 from sharedllm.training.outer.processes.liar import Liar
 from tests.unit.training.conftest import counted
@@ -108,7 +117,9 @@ def test_a_packed_state_comes_back_whole() -> None:
 
 def crew(folder: Path, liars: dict[int, str] | None = None, **changes: Any) -> Crew:
     settings = tiny_settings(**changes)
-    return Crew(settings, counted(), folder, store=host(settings, "127.0.0.1", 0), numbers=(), liars=liars)
+    return Crew(
+        settings, counted(), folder, store=host(settings, listen("127.0.0.1", 0)), numbers=(), liars=liars
+    )
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
