@@ -24,7 +24,7 @@ SMALL = Effort(
 LARGE = Effort(
     windows=48,
     gains=Budget(16_384, (0.003, 0.01), batch=2, validation=2048),
-    trits=Budget(40_960, (0.01,), batch=2, validation=2048),
+    trits=Budget(40_960, (0.005,), batch=2, validation=2048),
     bf16=True,
 )
 _LARGE_PARAMETERS = 50_000_000

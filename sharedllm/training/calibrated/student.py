@@ -2,7 +2,8 @@
 
 With trits, every matrix has latent weights u in units of its scale: forward ``s · round(u)``, backward
 straight through to u (Bengio et al. 1308.3432 §2.3) and exactly to s. They start as the full model's weights,
-as far as the calibrated trits allow.
+as far as the calibrated trits allow. Gains and scales are learnt as shares of what they were, since a norm's
+gains are 0.02 in one layer and 2 in another.
 
 *Not covered*: latent weights of two planes.
 """
@@ -22,7 +23,7 @@ from sharedllm.store.ternary import TernaryTensor
 
 __all__ = ["Final", "Student", "frozen"]
 
-_LATENT_SHARE = 0.1  # of the rate: a latent weight that moves by 1 has changed its trit
+_LATENT_SHARE = 0.2  # of the rate: a latent weight that moves by 1 has changed its trit
 _WITHIN = 0.49  # of a trit: a latent weight starts on its side of the threshold
 
 
@@ -70,19 +71,21 @@ class Student:
             if trits:
                 self.latent[name] = _latent(model.get_parameter(name).detach(), weight)
         self.model = frozen(model, given, precision)
-        self.gains = {name: gain.requires_grad_() for name, gain in self.model.gains().items()}
+        self._gains = {name: gain.detach() for name, gain in self.model.gains().items()}
+        self._shares = {name: nn.Parameter(torch.ones_like(gain)) for name, gain in self._gains.items()}
         self._final = Final(self.model)
 
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Say what is learnt, and how fast: gains and scales at ``rate``, latent weights slower."""
         scales = [share for _, share, _ in self.latent.values()]
         latent = [u for u, _, _ in self.latent.values()]
-        groups = [{"params": [*self.gains.values(), *scales], "lr": rate}]
+        groups = [{"params": [*self._shares.values(), *scales], "lr": rate}]
         return [*groups, {"params": latent, "lr": _LATENT_SHARE * rate}] if latent else groups
 
     def __call__(self, tokens_BT: Tensor) -> Tensor:
         """Give the final normed hidden state of every token, ``h_MD``."""
         made = {f"model.{name}": _weight(*latent) for name, latent in self.latent.items()}
+        made |= {f"model.{name}": gain * self._shares[name] for name, gain in self._gains.items()}
         with torch.autocast("cpu", self._precision, enabled=self.low):
             h_MD: Tensor = functional_call(self._final, made, (tokens_BT,))
         return h_MD
@@ -96,7 +99,7 @@ class Student:
         for name, (u, share, scales) in self.latent.items():
             trits = u.round().clamp_(-1, 1).to(torch.int8)
             found[name] = TernaryTensor.of((trits, (scales * share).half().float()))
-        return {name: gain.detach().clone() for name, gain in self.gains.items()}, found
+        return {name: gain * self._shares[name] for name, gain in self._gains.items()}, found
 
 
 def _latent(full_XOI: Tensor, weight: TernaryTensor) -> tuple[nn.Parameter, nn.Parameter, Tensor]:
