@@ -4,9 +4,9 @@ A distance between any two weighted sums follows from G_KK, so Krum, the geometr
 clipping never look at the P numbers: they cost K² P for G and nothing more.
 
 Krum and Multi-Krum are Blanchard et al. 1703.02757 with n − f − 1 neighbours, as Allouah et al. 2302.01772
-and ``byzfl`` have it (Blanchard: n − f − 2); Multi-Krum is the mean of the n − f best. The geometric median is
-Weiszfeld's (1937), smoothed as in Pillutla et al. 1912.13445 and run until it stands (``TOLERANCE``); that of
-``byzfl`` stops after three steps from zero with ν = 0.1, which is another point, and comes to the same one
+and ``byzfl`` have it (Blanchard: n − f − 2); Multi-Krum is the mean of the n − f best. The geometric median
+is Weiszfeld's (1937), smoothed as in Pillutla et al. 1912.13445 and run until it stands (``TOLERANCE``); in
+``byzfl`` it stops after three steps from zero with ν = 0.1, which is another point, and comes to the same one
 with many steps and a small ν. Centered clipping is Karimireddy et al. 2012.10333; that it takes the median
 distance for its radius when none is given is ours.
 """
