@@ -25,7 +25,7 @@ EXAMPLES = (
 
 def diloco(
     model: Annotated[
-        Base, typer.Option(help="What is trained: toy (3.2 M weights) or small (0.5 M).")
+        Base, typer.Option(help="What is trained: toy (3.2 M weights) or small (0.4 M).")
     ] = "toy",
     workers: Annotated[int, typer.Option(min=1, help="Processes that train; each uses one core.")] = 4,
     rounds: Annotated[

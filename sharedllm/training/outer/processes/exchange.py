@@ -32,7 +32,7 @@ from sharedllm.training.outer.processes.vouching import Claim, agreed, outvoted
 
 __all__ = ["Differs", "Heard", "Held", "agree", "compare", "exchange"]
 
-_HEADER = struct.Struct("<Q32s32sd?")  # round, state, update, loss, somebody waits
+_HEADER = struct.Struct("<32s32sd?")  # state, update, loss, somebody waits
 _CLAIM_BYTES = 512
 
 
@@ -73,16 +73,16 @@ def exchange(group: Group, state: State, message: bytes, loss_nats: float, someb
     Raises ``Broken``, ``Differs``, and ``CannotGoOn`` where no state has a majority.
     """
     announced = hashlib.sha256(message).digest()
-    own = _HEADER.pack(state.round, bytes.fromhex(state.sha256), announced, loss_nats, somebody_waits)
+    own = _HEADER.pack(bytes.fromhex(state.sha256), announced, loss_nats, somebody_waits)
     raw = group.gather(own)
     headers = [_HEADER.unpack(header) for header in raw]
-    _same([header[1].hex() for header in headers])
+    _same([header[0].hex() for header in headers])
     messages = group.gather(message)
     updates, unusable = [], {}
     numbers = len(state.weights_P)
     for rank, (header, data) in enumerate(zip(headers, messages, strict=True)):
         try:
-            if hashlib.sha256(data).digest() != header[2]:
+            if hashlib.sha256(data).digest() != header[1]:
                 raise BadUpdate("The update is not the one that was announced.")
             updates.append(decode(data, numbers))
         except BadUpdate as error:
@@ -91,12 +91,12 @@ def exchange(group: Group, state: State, message: bytes, loss_nats: float, someb
     everything = hashlib.sha256(b"".join([*raw, bytes(sorted(unusable))])).digest()
     if set(group.gather(everything)) != {everything}:
         raise Broken("The members did not all hear the same.")
-    losses = [header[3] for header in headers if math.isfinite(header[3])]
+    losses = [header[2] for header in headers if math.isfinite(header[2])]
     return Heard(
         torch.stack(updates),
         unusable,
         statistics.median(losses) if losses else math.nan,
-        any(header[4] for header in headers),
+        any(header[3] for header in headers),
         int.from_bytes(everything[:7], "big"),
     )
 

@@ -33,6 +33,7 @@ __all__ = ["GIVE_UP", "Generation", "Meeting", "enter", "host", "interface_towar
 _SETTINGS, _NUMBERS = "settings", "numbers"
 _STORE_TIMEOUT_S = 30.0
 _START_S = 180.0  # python, torch and a checkpoint, on a machine that has other work
+_OUTSIDE_S = 86_400.0
 _SETTLE_S = 2.0
 _LOOK_S = 0.05
 GIVE_UP = 10  # times the patience
@@ -155,7 +156,7 @@ class Meeting:
                 began_s = time.monotonic()  # the training goes on without us: that is life, and no silence
             self._try_to_close(number, arrived_s, began_s, finished)
             waited_s = time.monotonic() - max(began_s, arrived_s)
-            if waited_s > GIVE_UP * self._settings.patience_s + (_START_S if number == 1 else 0):
+            if waited_s > self._longest_s():
                 raise CannotGoOn(
                     f"Worker {self._number} waited {waited_s:.0f} s for others; {self._least} are needed. "
                     "Start the training again; it goes on from its checkpoint."
@@ -176,6 +177,13 @@ class Meeting:
         """Let nobody wait for this worker."""
         with _reached():
             depart(self._store, self._number)
+
+    def _longest_s(self) -> float:
+        """How long this worker waits for a generation that it is in."""
+        if self._closed.number == 0:
+            return _START_S + GIVE_UP * self._settings.patience_s
+        # the others may be busy with a long round, and nobody can say how long it is
+        return GIVE_UP * self._settings.patience_s if self._number in self._closed.members else _OUTSIDE_S
 
     def _look(self) -> bool:
         """Read which generations were closed since the last look; returns whether any was."""

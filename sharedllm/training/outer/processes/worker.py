@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 
 from sharedllm.errors import SharedLLMError
@@ -65,7 +66,7 @@ class _Prepared:
 
     message: bytes
     loss_nats: float
-    residual_P: torch.Tensor | None
+    residual_P: Tensor | None
 
 
 class Worker:
@@ -144,14 +145,17 @@ class Worker:
         ready = self._prepare(state)
         self._arrived_s = time.monotonic()
         heard = exchange(group, state, ready.message, ready.loss_nats, self._meeting.waiting())
-        self._step(state, heard, generation)
+        update_P = self._step(state, heard, generation)
         if self._liar is not None:
             self._liar.heard(heard.updates_KP, group.rank)
         if self._finished or self._settings.writes_after(state.round):
             self._write()
-        self._tell(
-            generation, heard, len(ready.message), sent_bytes() - sent_before, time.monotonic() - began_s
-        )
+        spent = {
+            "message_bytes": len(ready.message),
+            "sent_bytes": sent_bytes() - sent_before,
+            "seconds": round(time.monotonic() - began_s, 3),
+        }
+        self._tell(generation, heard, update_P, spent)
         return heard.somebody_waits
 
     def _prepare(self, state: State) -> _Prepared:
@@ -170,17 +174,17 @@ class Worker:
         self._coding.residual_P = ready.residual_P
         return ready
 
-    def _step(self, state: State, heard: Heard, generation: Generation) -> None:
+    def _step(self, state: State, heard: Heard, generation: Generation) -> Tensor:
+        """Take the outer step, and return the update along which it goes."""
         how = self._settings
         chance = torch.Generator().manual_seed(heard.coin)
-        self._update_P = aggregate(heard.updates_KP, how.rule, how.liars, generator=chance)
-        after = state.after(self._update_P, how.outer_lr, how.outer_momentum)
+        update_P = aggregate(heard.updates_KP, how.rule, how.liars, generator=chance)
+        after = state.after(update_P, how.outer_lr, how.outer_momentum)
         self._held = [Held(after, generation.number), Held(state, generation.number)]
+        return update_P
 
-    def _tell(
-        self, generation: Generation, heard: Heard, message_bytes: int, sent: int, seconds: float
-    ) -> None:
-        away_K = torch.linalg.vector_norm(heard.updates_KP - self._update_P, dim=1)
+    def _tell(self, generation: Generation, heard: Heard, update_P: Tensor, spent: dict[str, float]) -> None:
+        away_K = torch.linalg.vector_norm(heard.updates_KP - update_P, dim=1)
         away_K = away_K / away_K[away_K.isfinite()].median().clamp_min(1e-30)
         self._say(
             {
@@ -189,12 +193,10 @@ class Worker:
                 "generation": generation.number,
                 "members": generation.members,
                 "loss_nats": heard.loss_nats,
-                "message_bytes": message_bytes,
-                "sent_bytes": sent,
                 "away": [round(away, 3) if away < float("inf") else None for away in away_K.tolist()],
                 "unusable": {str(generation.members[rank]): why for rank, why in heard.unusable.items()},
-                "seconds": round(seconds, 3),
                 "sha256": self.state.sha256,
+                **spent,
             }
         )
 
