@@ -24,7 +24,7 @@ __all__ = ["SAMPLE", "Aggregator", "worst_lie"]
 Aggregator = Callable[[Tensor], Tensor]
 """A rule as the liars know it: all vectors, honest ones first, to the aggregate."""
 
-SAMPLE = 1 << 16
+SAMPLE = 1 << 14
 _LEAST, _MOST, _COARSE = 0.05, 100.0, 12
 _FINER, _ROUNDS = 6, 3
 _FINALISTS = 3

@@ -49,7 +49,7 @@ def measure(quick: bool = False) -> list[str]:
     seeds = range(2 if quick else 8)
     heads = [f"f={f} {'iid' if spread == 1 else 'non-iid'}" for f, spread in _CASES]
     lines = [f"error, ours / byzfl ({_WORKERS} workers, {_SIZE} numbers, {len(seeds)} seeds)"]
-    lines.append(f"{'rule':22}{'clean f=0 of 3':>17}{'scale f=3':>19}" + "".join(f"{h:>19}" for h in heads))
+    lines.append(f"{'rule':22}{'told 3, none lie':>17}{'scale f=3':>19}" + "".join(f"{h:>19}" for h in heads))
     for rule in _RULES:
         clean = [_clean(rule, seed) for seed in seeds]
         scaled = [_errors(rule, 3, 1.0, seed, ("scale",)) for seed in seeds]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sharedllm.errors import BadAggregate
-from sharedllm.robust import ATTACKS, aggregate, attack, z_max
+from sharedllm.robust import ATTACKS, Clipping, aggregate, attack, z_max
 
 
 def chance() -> torch.Generator:
@@ -82,3 +82,36 @@ def test_an_optimised_attack_without_a_rule_is_refused() -> None:
 def test_an_attack_without_liars_or_victims_is_refused(f: int, count: int) -> None:
     with pytest.raises(BadAggregate, match="at least one of each"):
         attack("scale", honest()[:count], f, generator=chance())
+
+
+def test_a_lie_against_long_vectors_is_found_on_a_sample_and_sent_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def against_median() -> float:
+        lies_FP = attack(
+            "optimised-alie",
+            honest(),
+            3,
+            generator=chance(),
+            rule=lambda x_KP: aggregate(x_KP, "nnm+median", 3),
+        )
+        return off("nnm+median", lies_FP)
+
+    whole = against_median()
+    monkeypatch.setattr("sharedllm.robust.optimised.SAMPLE", 200)
+    assert against_median() >= 0.8 * whole
+
+
+def test_a_rule_that_takes_whole_vectors_only_is_never_asked_with_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sharedllm.robust.optimised.SAMPLE", 20)
+    around = Clipping(centre_P=torch.ones(300, dtype=torch.float64))
+    lies_FP = attack(
+        "optimised-ipm",
+        honest(),
+        3,
+        generator=chance(),
+        rule=lambda x_KP: aggregate(x_KP, "centered_clipping", 3, clipping=around),
+    )
+    assert lies_FP.shape == (3, 300)
