@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sharedllm.cli.progress import showing
+
+if TYPE_CHECKING:
+    from sharedllm.model import Sampling
 
 Name = Annotated[str, typer.Argument(help="A known name, such as smollm2-135m.")]
 NameOrPath = Annotated[
@@ -104,7 +107,7 @@ def generate(
 
     Example: sharedllm model generate smollm2-135m "The capital of France is" --max-tokens 8
     """
-    from sharedllm import model, store
+    from sharedllm import model
 
     sampling = model.Sampling(
         temperature=temperature,
@@ -114,6 +117,13 @@ def generate(
         max_tokens=max_tokens,
         stop=tuple(stop or ()),
     )
+    speak(name, prompt, sampling, chat=chat)
+
+
+def speak(name: str, prompt: str, sampling: Sampling, *, chat: bool) -> None:
+    """Load a model into this process, and write what it says as it comes."""
+    from sharedllm import model, store
+
     with showing() as progress:
         loaded = store.load(name, progress=progress)
 
