@@ -72,9 +72,7 @@ def generate(
 
     text = sys.stdin.read() if prompt == "-" else prompt
     how: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
-    how |= {
-        key: value for key, value in (("seed", seed), ("stop", stop)) if value is not None and value != []
-    }
+    how |= {key: value for key, value in (("seed", seed), ("stop", stop)) if value not in (None, [])}
     if url is None and model is not None and Path(model).is_file() and not _is_served(model):
         if receipt is not None:
             raise ApiFailed(f"No primary serves {model} here, and only a primary signs receipts; start one.")
