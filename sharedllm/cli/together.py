@@ -51,7 +51,7 @@ _ANY = 10**9  # rounds: how many there are is not known yet
 
 @dataclass(frozen=True)
 class Asked:
-    """The command's options."""
+    """The command's options, first those that decide the result."""
 
     base: str
     workers: int
@@ -67,8 +67,8 @@ class Asked:
     seed: int
     outer_lr: float
     outer_momentum: float
-    patience_s: float
     churn: str
+    patience_s: float
     address: str
     port: int
     compare: bool
