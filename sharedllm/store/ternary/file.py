@@ -204,7 +204,8 @@ def _laid(name: str, weight: Weight, table: Table) -> Weight:
     if name in _TABLES and table == "int8":
         return SteppedTensor.of(weight, bits=8)
     if name in _TABLES and table == "int4":
-        return SteppedTensor.of(weight, bits=4, group=_INT4_GROUP)
+        fits = weight.shape[-1] % _INT4_GROUP == 0
+        return SteppedTensor.of(weight, bits=4, group=_INT4_GROUP if fits else None)
     exact = weight.dim() == 1 or (name in _TABLES and table == "fp32")
     kept = weight if exact else weight.half()
     if not bool(kept.isfinite().all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,13 @@ def test_a_table_is_half_a_step_off_at_most(
     most = weight.abs().amax(dim=1, keepdim=True)
     assert isinstance(opened["embed.weight"], SteppedTensor)
     assert bool(((opened.restored("embed.weight") - weight).abs() <= 0.51 * most / steps).all())
+
+
+def test_rows_that_int4s_groups_do_not_divide_have_one_scale(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = Transformer(dataclasses.replace(EXPERTS, width=40))
+    embed = ternary.read(written(tmp_path / "x", model, tokenizer, table="int4"))["embed.weight"]
+    assert isinstance(embed, SteppedTensor)
+    assert embed.scales.shape == (300, 1)
 
 
 def test_a_table_can_be_kept_in_full(tmp_path: Path, mixture: Transformer, tokenizer: Tokenizer) -> None:
