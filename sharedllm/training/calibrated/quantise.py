@@ -5,6 +5,7 @@
 | ``rounded`` | 1 | nearest, least squared error per group | nothing: this is the arm that fails |
 | ``fed-back`` | 1 | errors fed back, layer by layer | nothing |
 | ``repaired`` | 1 | as ``fed-back`` | gains learnt |
+| ``rescaled`` | 1 | as ``fed-back`` | scales and gains learnt |
 | ``calibrated`` | 1 | as ``fed-back`` | trits, scales and gains learnt |
 | ``planes-rounded`` | 2 | nearest | nothing |
 | ``planes-fed-back`` | 2 | errors fed back | nothing |
@@ -35,6 +36,7 @@ from sharedllm.store import Loaded, Progress, cached, canonical_json, home, sha2
 from sharedllm.store.ternary import TernaryTensor, Weight, is_hidden
 from sharedllm.training.calibrated.feedback import group_of, rounded
 from sharedllm.training.calibrated.repair import Budget, repaired
+from sharedllm.training.calibrated.student import Learnt
 from sharedllm.training.calibrated.texts import Texts
 from sharedllm.training.calibrated.walk import parts_of, walk, weights_of
 
@@ -47,13 +49,14 @@ _VERSION = 1  # raise it when the same inputs give other trits: kept ones are th
 class _Scheme:
     planes: int
     fed_back: bool
-    learnt: str | None = None  # "gains" or "trits"
+    learnt: Learnt | None = None
 
 
 SCHEMES: Mapping[str, _Scheme] = {
     "rounded": _Scheme(1, False),
     "fed-back": _Scheme(1, True),
     "repaired": _Scheme(1, True, "gains"),
+    "rescaled": _Scheme(1, True, "scales"),
     "calibrated": _Scheme(1, True, "trits"),
     "planes-rounded": _Scheme(2, False),
     "planes-fed-back": _Scheme(2, True),
@@ -66,7 +69,7 @@ class Effort:
     """What calibration may spend: ``windows`` of ``window`` tokens for the layers, budgets to learn.
 
     ``group`` weights share a scale, or the most below that divide a row; ``bf16`` runs the products of
-    learning in bfloat16.
+    learning in bfloat16. ``gains`` is the budget where gains alone are learnt, ``trits`` that of all else.
     """
 
     windows: int = 96
@@ -129,8 +132,9 @@ def quantise(
     gains, weights, report = _read(folder, model)
     if chosen.learnt is None:
         return _whole(model, gains, weights, report)
-    budget = effort.trits if chosen.learnt == "trits" else effort.gains
-    key |= {"learnt": chosen.learnt, "budget": dataclasses.asdict(budget), "bf16": effort.bf16}
+    learnt = chosen.learnt
+    budget = effort.gains if learnt == "gains" else effort.trits
+    key |= {"learnt": learnt, "budget": dataclasses.asdict(budget), "bf16": effort.bf16}
 
     def learn(to: Path) -> None:
         kept = _waiting(key)
@@ -139,7 +143,7 @@ def quantise(
             weights,
             texts,
             budget,
-            trits=chosen.learnt == "trits",
+            learnt=learnt,
             seed=seed,
             kept=kept,
             precision=torch.bfloat16 if effort.bf16 else torch.float32,

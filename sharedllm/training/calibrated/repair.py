@@ -1,4 +1,4 @@
-"""Make good what trits spoiled: gains, and if asked scales and trits, learnt from the full model.
+"""Make good what trits spoiled: gains, or scales too, or trits as well, learnt from the full model.
 
 The student is the model with trits (``student``), the teacher the model before; the loss is the divergence of
 their distributions over the next token (``divergence``) on calibration text, so that text teaches what the
@@ -25,7 +25,7 @@ from sharedllm.model import Transformer
 from sharedllm.store import Progress, atomic, canonical_json
 from sharedllm.store.ternary import TernaryTensor
 from sharedllm.training.calibrated.divergence import divergence
-from sharedllm.training.calibrated.student import Final, Student, frozen
+from sharedllm.training.calibrated.student import Final, Learnt, Student, frozen
 from sharedllm.training.calibrated.texts import Texts
 from sharedllm.training.calibrated.walk import parts_of, weights_of
 
@@ -80,7 +80,7 @@ def repaired(
     texts: Texts,
     budget: Budget,
     *,
-    trits: bool,
+    learnt: Learnt,
     seed: int,
     kept: Path,
     precision: torch.dtype = torch.float32,
@@ -89,12 +89,12 @@ def repaired(
     """Repair a model whose matrices are ``weights`` so that it agrees with ``model`` again; see the module.
 
     What a killed run had done waits in ``kept``. Raises ``BadRecipe`` for text that is too short, or for two
-    planes with ``trits``; ``WriteFailed``.
+    planes but for their gains; ``WriteFailed``.
     """
     run = _Run(model, texts, budget, seed, precision, progress)
 
     def student() -> Student:
-        return Student(model, weights, trits=trits, precision=precision)
+        return Student(model, weights, learnt=learnt, precision=precision)
 
     rate = budget.rates[0]
     if len(budget.rates) > 1:

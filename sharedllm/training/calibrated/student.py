@@ -1,6 +1,6 @@
-"""A model with trits that learns from the full one: its gains, and if asked its scales and trits.
+"""A model with trits that learns from the full one: its gains; with ``scales`` these too; with ``trits`` all.
 
-With trits, every matrix has latent weights u in units of its scale: forward ``s · round(u)``, backward
+With ``trits``, every matrix has latent weights u in units of its scale: forward ``s · round(u)``, backward
 straight through to u (Bengio et al. 1308.3432 §2.3) and exactly to s. They start as the full model's weights,
 as far as the calibrated trits allow. Gains and scales are learnt as shares of what they were, since a norm's
 gains are 0.02 in one layer and 2 in another.
@@ -11,7 +11,7 @@ gains are 0.02 in one layer and 2 in another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from sharedllm.errors import BadRecipe
 from sharedllm.model import Transformer
 from sharedllm.store.ternary import TernaryTensor
 
-__all__ = ["Final", "Student", "frozen"]
+__all__ = ["Final", "Learnt", "Student", "frozen"]
+
+Learnt = Literal["gains", "scales", "trits"]
 
 _LATENT_SHARE = 0.2  # of the rate: a latent weight that moves by 1 has changed its trit
 _WITHIN = 0.49  # of a trit: a latent weight starts on its side of the threshold
@@ -50,26 +52,34 @@ class _Latent(torch.autograd.Function):
         return (grouped * scales[..., None]).view(u.shape)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor]:
         trits, scales = ctx.saved_tensors
         grouped = slopes[0].view(*scales.shape, -1)
         by_scale = (grouped * trits.view_as(grouped)).sum(-1)
-        return (grouped * scales[..., None]).view(trits.shape), by_scale
+        moving = ctx.needs_input_grad[0]
+        return (grouped * scales[..., None]).view(trits.shape) if moving else None, by_scale
 
 
 class Student:
     """A model with trits whose gains, and if asked trits and scales, are parameters; all else is frozen."""
 
     def __init__(
-        self, model: Transformer, weights: Mapping[str, TernaryTensor], *, trits: bool, precision: torch.dtype
+        self,
+        model: Transformer,
+        weights: Mapping[str, TernaryTensor],
+        *,
+        learnt: Learnt,
+        precision: torch.dtype,
     ) -> None:
         self._precision, self.low = precision, precision != torch.float32
         given = {name: weight.detach() for name, weight in model.state_dict().items()}
-        self.latent: dict[str, tuple[nn.Parameter, nn.Parameter, Tensor]] = {}
+        self.latent: dict[str, tuple[Tensor, nn.Parameter, Tensor]] = {}
         for name, weight in weights.items():
             given[name] = weight.restored()
-            if trits:
-                self.latent[name] = _latent(model.get_parameter(name).detach(), weight)
+            if learnt != "gains":
+                u, scales = _latent(model.get_parameter(name).detach(), weight)
+                held = nn.Parameter(u) if learnt == "trits" else u
+                self.latent[name] = held, nn.Parameter(torch.ones_like(scales)), scales
         self.model = frozen(model, given, precision)
         self._gains = {name: gain.detach() for name, gain in self.model.gains().items()}
         self._shares = {name: nn.Parameter(torch.ones_like(gain)) for name, gain in self._gains.items()}
@@ -78,7 +88,7 @@ class Student:
     def groups(self, rate: float) -> list[dict[str, Any]]:
         """Say what is learnt, and how fast: gains and scales at ``rate``, latent weights slower."""
         scales = [share for _, share, _ in self.latent.values()]
-        latent = [u for u, _, _ in self.latent.values()]
+        latent = [u for u, _, _ in self.latent.values() if u.requires_grad]
         groups = [{"params": [*self._shares.values(), *scales], "lr": rate}]
         return [*groups, {"params": latent, "lr": _LATENT_SHARE * rate}] if latent else groups
 
@@ -102,15 +112,14 @@ class Student:
         return {name: gain * self._shares[name] for name, gain in self._gains.items()}, found
 
 
-def _latent(full_XOI: Tensor, weight: TernaryTensor) -> tuple[nn.Parameter, nn.Parameter, Tensor]:
-    """Latent weights in units of their scale: the full model's, as far as the calibrated trits allow."""
+def _latent(full_XOI: Tensor, weight: TernaryTensor) -> tuple[Tensor, Tensor]:
+    """Latent weights in units of their scale, the full model's as far as the trits allow; and the scales."""
     if weight.planes != 1:
-        raise BadRecipe("Trits of two planes can't be learnt; repair their gains alone.")
+        raise BadRecipe("Scales and trits of two planes can't be learnt; repair their gains alone.")
     scales = weight.scales[0].float()
     trits = weight.unpacked()[0].float()
     grouped = full_XOI.reshape(*scales.shape, -1) / scales.clamp_min(2.0**-24)[..., None]
-    u = grouped.view(full_XOI.shape).clamp(trits - _WITHIN, trits + _WITHIN)
-    return nn.Parameter(u), nn.Parameter(torch.ones_like(scales)), scales
+    return grouped.view(full_XOI.shape).clamp(trits - _WITHIN, trits + _WITHIN), scales
 
 
 def _weight(u: Tensor, share: Tensor, scales: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def test_calibration_loses_less_than_rounding(base: Loaded, texts: Texts) -> Non
     assert losses["fed-back"] < losses["rounded"]
 
 
-@pytest.mark.parametrize("scheme", ["repaired", "calibrated"])
+@pytest.mark.parametrize("scheme", ["repaired", "rescaled", "calibrated"])
 def test_learning_brings_a_model_nearer_to_the_full_one(base: Loaded, texts: Texts, scheme: str) -> None:
     curve = [nats for _, nats in _made(base, texts, scheme).report["validation_nats"]]
     assert min(curve) < curve[0]
@@ -74,6 +74,11 @@ def test_only_hidden_matrices_and_gains_change(base: Loaded, texts: Texts) -> No
 
 def _same(weight: object, before: torch.Tensor) -> bool:
     return isinstance(weight, torch.Tensor) and torch.equal(weight, before)
+
+
+def test_learning_scales_leaves_the_trits(base: Loaded, texts: Texts) -> None:
+    before, after = (_made(base, texts, scheme).matrices() for scheme in ("fed-back", "rescaled"))
+    assert all(torch.equal(before[name].trits, weight.trits) for name, weight in after.items())
 
 
 def test_the_base_stays_as_it_was(base: Loaded, texts: Texts) -> None:
