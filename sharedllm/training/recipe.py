@@ -5,11 +5,12 @@ Learning rates of `TOY` were chosen on the validation splits, at 400,000 tokens 
 byte over the four base domains): Muon 0.02 / AdamW 3e-3: 2.475; 0.04 / 3e-3: 2.489; 0.02 / 6e-3: 2.436; 0.02
 / 1.2e-2: 2.422. The last was rounded. `THIRTY_M` is untuned: it has the rates of the literature.
 
-`THIRTY_M_TERNARY` was chosen by CPU time, on one thread of a Zen 4. A step costs, in seconds: Newton–Schulz
-3.2 in fp32 and 1.5 in bf16, rounding 0.7 by median and 0.2 by mean, 4,096 tokens 2.3 with AdamW in bf16. In
-90 s of CPU, ternary, in bf16, Muon (0.02 / 1e-2) came in 14 steps of 8,192 tokens to where AdamW (2e-3) came
-in 37 of 4,096: 2.867 bits per byte each. Muon of steps half as long gives more of them, which a short run
-needs. Its rates are those of `TOY`.
+`THIRTY_M_TERNARY` was chosen by CPU time, on one thread of a Zen 4. In seconds per step: Newton–Schulz takes
+3.2 in fp32 and 1.5 in bf16, rounding 0.7 by median and 0.2 by mean, 4,096 tokens with AdamW 2.3 in bf16. In
+90 s of CPU each, ternary and in bf16, Muon (0.02 / 1e-2) came in 14 steps of 8,192 tokens to where AdamW
+(2e-3) came in 37 of 4,096: 2.867 bits per byte, which is hardly more than the frequencies of words. Muon it
+is, since it got there in fewer steps, and in steps of half that size, since a short run has few. Its rates
+are those of `TOY`, unswept, and so are those of `TOY_TERNARY`.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ THIRTY_M = Recipe(
     checkpoint_steps=100,
 )
 
-# The run of a CPU: ternary from the first step, products in bf16, a batch for budgets of under an hour
+# The run of a CPU: ternary from the first step, products in bf16, a batch for budgets of an hour or two
 THIRTY_M_TERNARY = dataclasses.replace(
     THIRTY_M,
     name="30m-ternary",
