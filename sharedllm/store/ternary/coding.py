@@ -1,8 +1,8 @@
 """The form in which a ternary file travels: one Zstandard frame around all of it, which any ``zstd`` opens.
 
 Trits are nearly random bytes, so what can be saved is their entropy, and the frame's Huffman codes come
-within 0.3 % of it [measured on SmolLM2-135M, rounded]. A range coder comes within 0.02 %, and decodes a
-hundred times more slowly (``python -m tests.benchmarks.wire packing``). RFC 8878; the checksum is its XXH64,
+within 0.3 % of it [measured on SmolLM2-135M, rounded]. A range coder comes within 0.02 %, and decodes
+tens of times more slowly (``python -m tests.benchmarks.wire packing``). RFC 8878; the checksum is its XXH64,
 and the file within has hashes of its own.
 
 *Covered*: truncation, a flipped bit, a frame that holds more or less than it announces, a window too large
