@@ -18,9 +18,15 @@ from sharedllm.training.calibrated import SCHEMES, Effort, Quantised, Texts, qua
 from tests.unit.training.calibrated.tiny import QUICK
 
 
+@pytest.fixture(scope="session")
+def found_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture(autouse=True)
-def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SHAREDLLM_HOME", str(tmp_path))
+def _home(monkeypatch: pytest.MonkeyPatch, found_again: Path) -> None:
+    """Let what one test made be found again by the next, as bets do."""
+    monkeypatch.setenv("SHAREDLLM_HOME", str(found_again))
 
 
 def _made(base: Loaded, texts: Texts, scheme: str, effort: Effort = QUICK) -> Quantised:
@@ -118,8 +124,11 @@ def test_a_killed_calibration_goes_on_at_its_last_layer(
     assert _bits(_made(base, texts, "fed-back")) == undisturbed
 
 
-def test_nothing_is_left_beside_a_finished_calibration(base: Loaded, texts: Texts, tmp_path: Path) -> None:
-    _made(base, texts, "fed-back")
+def test_nothing_is_left_beside_a_finished_calibration(
+    base: Loaded, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHAREDLLM_HOME", str(tmp_path))
+    _made(base, texts, "repaired")
     assert not list((tmp_path / "calibrating").iterdir())
 
 
@@ -139,7 +148,8 @@ def test_a_damaged_model_is_refused(base: Loaded, texts: Texts) -> None:
         model = Transformer(base.model.config)
         model.load_state_dict(base.model.state_dict())
         model.blocks[0].attention_norm.weight[0] = torch.nan  # type: ignore[union-attr,index]
-    damaged = Loaded(model, base.tokenizer, base.manifest)
+    manifest = dataclasses.replace(base.manifest, weights_sha256="2" * 64)
+    damaged = Loaded(model, base.tokenizer, manifest)
     with pytest.raises(BadRecipe, match="NaN or infinity"):
         _made(damaged, texts, "fed-back")
 
