@@ -10,7 +10,10 @@ byte over the four base domains): Muon 0.02 / AdamW 3e-3: 2.475; 0.04 / 3e-3: 2.
 90 s of CPU each, ternary and in bf16, Muon (0.02 / 1e-2) came in 14 steps of 8,192 tokens to where AdamW
 (2e-3) came in 37 of 4,096: 2.867 bits per byte, which is hardly more than the frequencies of words. Muon it
 is, since it got there in fewer steps, and in steps of half that size, since a short run has few. Its rates
-are those of `TOY`, unswept, and so are those of `TOY_TERNARY`.
+are those of `TOY`, unswept.
+
+`TOY_TERNARY` was swept on validation at 131,072 tokens and one seed: Muon 0.01: 2.769; 0.02: 2.734; 0.04:
+2.769. With the median 2.754, with one scale per matrix 2.768.
 """
 
 from __future__ import annotations
