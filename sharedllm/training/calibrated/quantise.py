@@ -130,9 +130,9 @@ def quantise(
         "calibrated", key, lambda to: _walked(model, texts, effort, chosen, key, to, seed, progress)
     )
     gains, weights, report = _read(folder, model)
-    if chosen.learnt is None:
-        return _whole(model, gains, weights, report)
     learnt = chosen.learnt
+    if learnt is None:
+        return _whole(model, gains, weights, report)
     budget = effort.gains if learnt == "gains" else effort.trits
     key |= {"learnt": learnt, "budget": dataclasses.asdict(budget), "bf16": effort.bf16}
 
