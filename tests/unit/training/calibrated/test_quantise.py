@@ -17,6 +17,8 @@ from sharedllm.training import Streams
 from sharedllm.training.calibrated import SCHEMES, Effort, Quantised, Texts, quantise
 from tests.unit.training.calibrated.tiny import QUICK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def found_again(tmp_path_factory: pytest.TempPathFactory) -> Path:

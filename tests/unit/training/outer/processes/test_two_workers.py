@@ -14,6 +14,8 @@ from sharedllm.training.outer.processes.learner import shard
 from tests.unit.training.conftest import counted
 from tests.unit.training.outer.processes.conftest import Told, tiny_settings, told
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
