@@ -22,11 +22,12 @@ from sharedllm.training.outer.processes.state import State
 honest = worker.Worker._step
 
 def step(self, state, heard, generation):
-    honest(self, state, heard, generation)
+    update_P = honest(self, state, heard, generation)
     if self._job.number == 2 and state.round == 1:
         after = self._held[0].state
         after.weights_P[7] += 1e-6
         self._held[0] = Held(State(after.round, after.weights_P, after.momentum_P), generation.number)
+    return update_P
 
 worker.Worker._step = step
 worker.main()
