@@ -137,7 +137,6 @@ def quantise(
     key |= {"learnt": learnt, "budget": dataclasses.asdict(budget), "bf16": effort.bf16}
 
     def learn(to: Path) -> None:
-        kept = _waiting(key)
         done = repaired(
             model,
             weights,
@@ -145,13 +144,13 @@ def quantise(
             budget,
             learnt=learnt,
             seed=seed,
-            kept=kept,
+            kept=_waiting(key),
             precision=torch.bfloat16 if effort.bf16 else torch.float32,
             progress=progress,
         )
         said = {"rate": done.rate, "validation_nats": [list(pair) for pair in done.validation_nats]}
         _write(to, done.gains, done.weights, said)
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(_waiting(key), ignore_errors=True)
 
     return _whole(model, *_read(cached("calibrated", key, learn), model))
 
@@ -171,7 +170,7 @@ def _walked(
     tokens_NT = texts.windows("train", 0, seed, effort.windows, effort.window)[:, :-1]
     weights = walk(model, tokens_NT, planes=chosen.planes, group=effort.group, kept=kept, progress=progress)
     _write(to, {}, weights, {})
-    shutil.rmtree(kept, ignore_errors=True)
+    shutil.rmtree(_waiting(key), ignore_errors=True)
 
 
 def _waiting(key: Mapping[str, Any]) -> Path:
