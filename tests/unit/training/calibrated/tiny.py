@@ -9,8 +9,9 @@ import torch
 from sharedllm.model import Config, Transformer
 from sharedllm.store import Manifest, sha256_of
 from sharedllm.store.conversion import Loaded
-from sharedllm.training import Recipe, Streams, train
+from sharedllm.training import Streams, train
 from sharedllm.training.calibrated import Budget, Effort, Texts
+from tests.unit.training.conftest import TINY
 
 MIXED = Config(
     vocab_size=64, width=32, layers=2, heads=2, kv_heads=1, head_width=16, hidden=48, experts=3, context=64
@@ -23,21 +24,7 @@ QUICK = Effort(
     gains=Budget(4096, (0.003, 0.01), batch=4, window=32, validation=256, evaluations=2),
     trits=Budget(8192, (0.01,), batch=4, window=32, validation=256, evaluations=2),
 )
-_RECIPE = Recipe(
-    name="tiny",
-    optimizer="muon",
-    lr=0.02,
-    adamw_lr=1e-2,
-    weight_decay=0.0,
-    warmup=0.1,
-    decay=0.5,
-    clip=1.0,
-    balance=0.01,
-    batch=8,
-    window=32,
-    tokens=8 * 32 * 60,
-    checkpoint_steps=100,
-)
+_RECIPE = dataclasses.replace(TINY, tokens=8 * 32 * 60, checkpoint_steps=100)
 
 
 def _text(length: int, stride: int) -> torch.Tensor:
